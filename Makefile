@@ -1,0 +1,53 @@
+# make run: set everything up and serve. make test: set everything up and run all checks.
+# Only Python 3.11+ and make need to be there; what is missing otherwise is installed here.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+WEB := $(shell find trio_sfu/web tests/browser/client -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+
+.PHONY: run test lint types check browser bench clean
+
+run: $(VENV)/.installed
+	exec $(BIN)/python -m trio_sfu $(ARGS)
+
+test: lint types check
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+
+# An editable install: its build hook also builds the pages.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml hatch_build.py $(WEB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python hatch_build.py --test
+	touch $@
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test-installed
+	$(BIN)/mypy
+
+# Debian's Chromium decides what works; it is installed where it is missing and we may.
+browser:
+	@command -v chromium >/dev/null || { \
+		echo 'installing chromium'; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	}
+
+check: $(VENV)/.test-installed browser
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python -m bench.forward $(ARGS)
+
+clean:
+	rm -rf $(VENV) trio_sfu/web/dist trio_sfu/web/node_modules tests/browser/dist

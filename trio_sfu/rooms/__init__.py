@@ -1,0 +1,1 @@
+"""Rooms as trio nurseries, reached by typed messages only."""

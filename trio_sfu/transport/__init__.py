@@ -1,0 +1,1 @@
+"""Sockets and timers under the media layer."""
