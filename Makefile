@@ -35,6 +35,7 @@ lint: $(VENV)/.test-installed
 
 types: $(VENV)/.test-installed
 	$(BIN)/mypy
+	$(BIN)/python hatch_build.py --check
 
 # Debian's Chromium decides what works; it is installed where it is missing and we may.
 browser:

@@ -1,0 +1,337 @@
+// The page of a room: asks for the devices, joins the call, and keeps buttons, tiles and words up to date.
+
+import { Call, type CallState, type Peer } from "./call";
+import { canShareScreen, openBoth, openCamera, openMicrophone, openScreen } from "./devices";
+import { byId, rememberedName, rememberName } from "./page";
+import { Tile, Tiles } from "./tiles";
+
+const OWN = "own";
+const OWN_SCREEN = "own/screen";
+const OWN_LEVEL_EVERY_MS = 300;
+const COPIED_FOR_MS = 2_000;
+
+const roomId = roomIdOfPage();
+const tiles = new Tiles(byId("stage", HTMLElement), byId("people", HTMLElement));
+const preview = new Tile({ userId: "", name: "", own: true });
+const stateLine = byId("state", HTMLElement);
+const notice = byId("notice", HTMLElement);
+const message = byId("message", HTMLElement);
+const nameField = byId("name", HTMLInputElement);
+const joinButton = byId("join", HTMLButtonElement);
+const muteButton = byId("mute", HTMLButtonElement);
+const cameraButton = byId("camera", HTMLButtonElement);
+const shareButton = byId("share", HTMLButtonElement);
+const leaveButton = byId("leave", HTMLButtonElement);
+const copyButton = byId("copy-link", HTMLButtonElement);
+
+let call: Call | undefined;
+let microphone: MediaStreamTrack | undefined;
+let camera: MediaStreamTrack | undefined;
+let screen: MediaStreamTrack | undefined;
+let microphoneOn = false;
+let ownLevel = 0;
+let others: Peer[] = [];
+
+function roomIdOfPage(): string {
+  const part = location.pathname.split("/")[2] ?? "";
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+// Words
+
+function say(text: string): void {
+  message.textContent = text;
+  notice.hidden = text === "";
+}
+
+function showState(state: CallState | "ready"): void {
+  stateLine.dataset.state = state;
+  stateLine.textContent = words(state);
+}
+
+function words(state: CallState | "ready"): string {
+  switch (state) {
+    case "ready":
+      return "Not in the call yet";
+    case "joining":
+      return "Joining…";
+    case "waiting":
+      return "The server cannot be reached; trying again…";
+    case "connecting":
+      return "Connecting sound and picture…";
+    case "connected":
+      if (others.length === 0) return "In the call; nobody else is here yet";
+      return `In the call with ${others.length === 1 ? "one other" : `${others.length} others`}`;
+    case "interrupted":
+      return "Sound and picture are interrupted; trying again…";
+    case "reconnecting":
+      return "Connection lost; reconnecting…";
+    case "left":
+      return "You left the call";
+  }
+}
+
+function showPhase(phase: "ready" | "call" | "left"): void {
+  document.body.dataset.phase = phase;
+  for (const section of ["ready", "call", "left"]) byId(section, HTMLElement).hidden = section !== phase;
+  if (phase === "ready") {
+    byId("preview", HTMLElement).append(preview.element);
+  } else {
+    preview.element.remove();
+    preview.removeTrack("camera");
+  }
+  byId("controls", HTMLElement).hidden = phase === "left";
+  shareButton.hidden = phase !== "call" || !canShareScreen();
+  leaveButton.hidden = phase !== "call";
+}
+
+// Own devices
+
+function ownTile(): Tile {
+  return call ? tiles.open(OWN, { userId: OWN, name: nameField.value, own: true }) : preview;
+}
+
+function showDevices(): void {
+  for (const [button, on] of [
+    [muteButton, microphoneOn],
+    [cameraButton, camera !== undefined],
+    [shareButton, screen !== undefined],
+  ] as const) {
+    button.setAttribute("aria-pressed", String(on));
+    const word = button.querySelector("small");
+    if (word) word.textContent = on ? "on" : "off";
+  }
+  const tile = ownTile();
+  tile.setOn("audio", microphoneOn);
+  if (camera) void tile.setTrack("camera", camera, true);
+  else tile.removeTrack("camera");
+  if (call && screen) {
+    void tiles.open(OWN_SCREEN, { userId: OWN, name: "", own: true, screen: true }).setTrack("screen", screen, true);
+  } else tiles.close(OWN_SCREEN);
+}
+
+function useMicrophone(track: MediaStreamTrack): void {
+  microphone = track;
+  microphoneOn = true;
+  track.addEventListener("ended", () => {
+    if (microphone !== track) return;
+    say("The microphone is gone: it was unplugged, or its permission was taken back.");
+    microphone = undefined;
+    microphoneOn = false;
+    void call?.stop("microphone");
+    showDevices();
+  });
+}
+
+function useCamera(track: MediaStreamTrack): void {
+  camera = track;
+  track.addEventListener("ended", () => {
+    if (camera !== track) return;
+    say("The camera is gone: it was unplugged, or its permission was taken back.");
+    camera = undefined;
+    void call?.pause("camera", true);
+    showDevices();
+  });
+}
+
+async function toggleMicrophone(): Promise<void> {
+  if (!microphone) {
+    useMicrophone(await openMicrophone());
+  } else {
+    microphoneOn = !microphoneOn;
+  }
+  if (!microphone) return;
+  microphone.enabled = microphoneOn;
+  showDevices();
+  if (microphoneOn) await call?.send("microphone", microphone);
+  else await call?.pause("microphone", false);
+}
+
+async function toggleCamera(): Promise<void> {
+  if (camera) {
+    const track = camera;
+    camera = undefined;
+    showDevices();
+    await call?.pause("camera", true);
+    track.stop(); // and the light goes out
+  } else {
+    const track = await openCamera();
+    useCamera(track);
+    showDevices();
+    await call?.send("camera", track);
+  }
+}
+
+async function toggleScreen(): Promise<void> {
+  if (screen) return stopScreen();
+  const track = await openScreen();
+  if (!track) return;
+  if (!call) return track.stop();
+  screen = track;
+  // The browser's own "stop sharing" ends the track.
+  track.addEventListener("ended", () => {
+    if (screen === track) void stopScreen();
+  });
+  showDevices();
+  await call.send("screen", track);
+}
+
+async function stopScreen(): Promise<void> {
+  const track = screen;
+  screen = undefined;
+  track?.stop();
+  showDevices();
+  await call?.stop("screen");
+}
+
+/** One click at a time for each button, and what goes wrong is said. */
+function onClick(button: HTMLButtonElement, action: () => Promise<void>): void {
+  let busy = false;
+  button.addEventListener("click", () => {
+    if (busy) return;
+    busy = true;
+    button.setAttribute("aria-busy", "true");
+    action()
+      .catch((error: unknown) => say(error instanceof Error ? error.message : String(error)))
+      .finally(() => {
+        busy = false;
+        button.removeAttribute("aria-busy");
+      });
+  });
+}
+
+// The call
+
+async function join(): Promise<void> {
+  rememberName(nameField.value);
+  say("");
+  others = [];
+  const joining = new Call(roomId, nameField.value.trim().slice(0, 64), {
+    stateChanged: (state) => {
+      if (call === joining) showState(state);
+    },
+    peersChanged: (present) => {
+      others = present;
+      tiles.setPeers(present);
+      if (stateLine.dataset.state === "connected") showState("connected");
+    },
+    mediaAdded: (media, consumer) => {
+      tiles.addMedia(media, consumer).catch(() => {
+        say("The browser holds the sound back until you click or tap anywhere on this page.");
+        document.addEventListener("click", () => (tiles.play(), say("")), { once: true });
+      });
+    },
+    mediaRemoved: (media) => tiles.removeMedia(media),
+    mediaPaused: (media) => tiles.pauseMedia(media),
+    notice: say,
+  });
+  call = joining;
+  joinButton.disabled = true;
+  showPhase("call");
+  tiles.open(OWN, { userId: OWN, name: nameField.value, own: true }).level = () => ownLevel;
+  showDevices();
+  if (camera) void joining.send("camera", camera);
+  if (microphone) void joining.send("microphone", microphone, !microphoneOn);
+  try {
+    await joining.join();
+  } catch (error) {
+    if (call !== joining) return;
+    call = undefined;
+    tiles.clear();
+    showPhase("ready");
+    showState("ready");
+    showDevices();
+    say(`The room could not be joined. ${error instanceof Error ? error.message : String(error)}`);
+  } finally {
+    joinButton.disabled = false;
+  }
+}
+
+async function leave(): Promise<void> {
+  const leaving = call;
+  if (!leaving) return;
+  await leaving.leave();
+  call = undefined;
+  for (const track of [camera, microphone, screen]) track?.stop();
+  camera = microphone = screen = undefined;
+  microphoneOn = false;
+  tiles.clear();
+  showDevices();
+  say("");
+  showPhase("left");
+  showState("left");
+  byId("rejoin", HTMLButtonElement).focus();
+}
+
+async function copyLink(): Promise<void> {
+  const link = `${location.origin}/room/${encodeURIComponent(roomId)}`;
+  try {
+    await navigator.clipboard.writeText(link);
+  } catch {
+    // Not allowed, or a page without HTTPS: leave the copying to the person.
+    say(`Copy this link: ${link}`);
+    return;
+  }
+  copyButton.textContent = "Copied";
+  setTimeout(() => (copyButton.textContent = "Copy link"), COPIED_FOR_MS);
+}
+
+async function measureOwnLevel(): Promise<void> {
+  const stats = await call?.producer("microphone")?.getStats();
+  let level = 0;
+  stats?.forEach((entry: { type: string; audioLevel?: number }) => {
+    if (entry.type === "media-source") level = entry.audioLevel ?? 0;
+  });
+  ownLevel = level;
+}
+
+async function prepare(): Promise<void> {
+  showPhase("ready");
+  showState("ready");
+  const found = await openBoth();
+  // The answer may come late: after joining, after a click on one of the buttons, or after leaving.
+  if (document.body.dataset.phase === "left") {
+    found.camera?.stop();
+    found.microphone?.stop();
+    return;
+  }
+  if (found.camera && camera) found.camera.stop();
+  else if (found.camera) {
+    useCamera(found.camera);
+    void call?.send("camera", found.camera);
+  }
+  if (found.microphone && microphone) found.microphone.stop();
+  else if (found.microphone) {
+    useMicrophone(found.microphone);
+    void call?.send("microphone", found.microphone);
+  }
+  if (found.problem) say(found.problem);
+  showDevices();
+}
+
+byId("room-name", HTMLElement).textContent = roomId;
+document.title = `${roomId} · trio_sfu`;
+preview.element.dataset.testid = "preview";
+nameField.value = rememberedName();
+nameField.addEventListener("input", () => preview.setName(nameField.value));
+preview.setName(nameField.value);
+byId("join-form", HTMLFormElement).addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!call) void join();
+});
+byId("dismiss", HTMLButtonElement).addEventListener("click", () => say(""));
+byId("rejoin", HTMLButtonElement).addEventListener("click", () => void prepare());
+onClick(muteButton, toggleMicrophone);
+onClick(cameraButton, toggleCamera);
+onClick(shareButton, toggleScreen);
+onClick(leaveButton, leave);
+onClick(copyButton, copyLink);
+setInterval(() => void measureOwnLevel().catch(() => undefined), OWN_LEVEL_EVERY_MS);
+// A closed page leaves at once, whatever carries its signalling; one brought back from the cache starts anew.
+addEventListener("pagehide", () => void call?.leave());
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+void prepare();

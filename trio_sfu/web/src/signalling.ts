@@ -1,0 +1,91 @@
+// The Socket.IO connection to the server: requests with acks, events, and word of when the line is up or down.
+
+import { io, type Socket } from "socket.io-client";
+import type { Events, Requests } from "./protocol";
+
+const REQUEST_TIMEOUT_MS = 10_000;
+const RECONNECT_AFTER_DISMISSAL_MS = 1_000;
+
+/** A request the server refused, or did not answer in time (code `timeout`). The message is for a person. */
+export class RequestError extends Error {
+  readonly code: string;
+
+  constructor(message: string, code: string) {
+    super(message);
+    this.name = "RequestError";
+    this.code = code;
+  }
+}
+
+export class Signalling {
+  readonly #socket: Socket<Events>;
+  #closed = false;
+
+  /**
+   * Connects at once and reconnects for as long as it is not closed. `up` is called for each new connection (the
+   * server then knows this page by a new id, and has forgotten the old one's rooms), `down` when one is lost.
+   */
+  constructor(up: () => void, down: () => void) {
+    this.#socket = io({
+      path: "/ws",
+      // WebSocket first, for a quick start; polling where something on the way does not let it through.
+      transports: ["websocket", "polling"],
+      tryAllTransports: true,
+      reconnectionDelay: 500,
+      reconnectionDelayMax: 4_000,
+    });
+    this.#socket.on("connect", up);
+    this.#socket.on("disconnect", (reason) => {
+      if (this.#closed) return;
+      down();
+      // Sent away by the server, socket.io-client does not come back by itself.
+      if (reason === "io server disconnect") setTimeout(() => this.#reconnect(), RECONNECT_AFTER_DISMISSAL_MS);
+    });
+    this.#socket.on("connect_error", () => {
+      if (this.#closed) return;
+      down();
+      if (!this.#socket.active) setTimeout(() => this.#reconnect(), RECONNECT_AFTER_DISMISSAL_MS);
+    });
+  }
+
+  /** This user's id, as the others see it; changes with every connection. */
+  get id(): string {
+    return this.#socket.id ?? "";
+  }
+
+  get connected(): boolean {
+    return this.#socket.connected;
+  }
+
+  on<Name extends keyof Events>(name: Name, handler: Events[Name]): void {
+    this.#socket.on(name, handler as never);
+  }
+
+  /** Ask and wait for the answer; rejects with RequestError. */
+  async request<Name extends keyof Requests>(
+    name: Name,
+    payload: Requests[Name]["payload"],
+  ): Promise<Requests[Name]["ack"]> {
+    if (!this.#socket.connected) throw new RequestError("There is no connection to the server.", "disconnected");
+    let ack: unknown;
+    try {
+      ack = await (this.#socket as Socket).timeout(REQUEST_TIMEOUT_MS).emitWithAck(name, payload);
+    } catch {
+      throw new RequestError("The server did not answer in time.", "timeout");
+    }
+    if (typeof ack === "object" && ack !== null && "error" in ack) {
+      const { error, code } = ack as { error: unknown; code?: unknown };
+      throw new RequestError(String(error), String(code ?? "error"));
+    }
+    return ack as Requests[Name]["ack"];
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#socket.disconnect();
+  }
+
+  #reconnect(): void {
+    if (!this.#closed) this.#socket.connect();
+  }
+}
