@@ -86,6 +86,10 @@ class NackGenerator:
         """How many packets are missing and still waited for."""
         return len(self._missing)
 
+    def __contains__(self, seq: int) -> bool:
+        """Whether this packet is missing and still waited for."""
+        return seq in self._missing
+
     def on_packet(self, seq: int, now: float, *, keyframe: bool) -> tuple[int, ...]:
         """A packet has come; the numbers to ask for at once, ascending: those missing right before it.
 

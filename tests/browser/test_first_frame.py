@@ -1,0 +1,88 @@
+"""How soon the first frame is decoded after ``consume``, in the three situations that people meet.
+
+Each prints its figures (kept in bench/RESULTS.md) and asserts that a first frame has come for everybody, well before a
+server that asks only once, or once a second, would have one.
+"""
+
+import statistics
+
+import pytest
+
+from tests.browser.conftest import OpenPage
+from tests.browser.users import SMALL, User, connect
+
+ROUNDS = 5
+
+
+def video_of(user: User) -> list[str]:
+    """The ids of the others' video producers."""
+    return [
+        each["producerId"] for each in user.call("request", "listProducers")["producers"] if each["kind"] == "video"
+    ]
+
+
+def report(situation: str, times: list[float]) -> None:
+    """Print the figures of one situation, in ms."""
+    print(
+        f"\nfirst frame, {situation}: median {statistics.median(times):.0f} ms, "
+        f"worst {max(times):.0f} ms of {len(times)}: {[round(each) for each in times]}"
+    )
+
+
+def check(times: list[float]) -> None:
+    """The project's bounds: they tell a server that asks for keyframes until one has come from one that does not."""
+    assert statistics.median(times) <= 150
+    assert max(times) <= 500
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["unpaused", "paused-then-resumed"])
+def test_two_users(open_page: OpenPage, paused: bool) -> None:
+    times = []
+    sender, viewer = (connect(open_page()) for _ in range(2))
+    room = sender.join()
+    viewer.join(room, audio=False, video=None)
+    for _ in range(ROUNDS):
+        (producer,) = video_of(viewer)
+        consumed = viewer.call("consume", producer, {"paused": paused})
+        times.append(consumed["timing"]["firstMs"])
+        viewer.call("closeConsumer", consumed["id"])
+        viewer.page.wait_for_timeout(700)
+    report(f"two users ({'paused, then resumed' if paused else 'unpaused'})", times)
+    check(times)
+
+
+def test_late_joiner(open_page: OpenPage) -> None:
+    sender = connect(open_page())
+    room = sender.join()
+    sender.page.wait_for_timeout(15_000)
+    times = []
+    for _ in range(3):
+        viewer = connect(open_page())
+        viewer.join(room, audio=False, video=None)
+        (producer,) = video_of(viewer)
+        times.append(viewer.call("consume", producer)["timing"]["firstMs"])
+        viewer.page.context.close()
+        sender.page.wait_for_timeout(1000)
+    report("late joiner, sender 15 s in", times)
+    check(times)
+
+
+def test_three_users_at_the_same_moment(open_page: OpenPage) -> None:
+    users = [connect(open_page()) for _ in range(3)]
+    times: list[float] = []
+    for _ in range(3):
+        room = None
+        for user in users:
+            room = user.call("join", room) if room else user.call("create")
+            user.call("loadDevice")
+            user.call("produce", {"kind": "video", "codec": "VP8", **SMALL})
+        for user in users:
+            user.begin("consumeAll")
+        for user in users:
+            consumed = user.end()
+            assert len(consumed) == 2
+            times += [each["timing"]["firstMs"] for each in consumed]
+        for user in users:
+            user.call("leave")
+    report("three users who consume each other at the same moment", times)
+    check(times)

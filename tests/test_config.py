@@ -1,0 +1,160 @@
+"""The command line and the environment: what they mean, and what is said about mistakes."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from trio_sfu import __version__
+from trio_sfu.config import Config, parse, tls_context
+
+
+def certificate(folder: Path, password: bytes | None = None) -> tuple[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    start = datetime(2024, 1, 1)
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=36500))
+        .sign(key, hashes.SHA256())
+    )
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        encryption = serialization.BestAvailableEncryption(password)
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+    return str(cert_file), str(key_file)
+
+
+def test_defaults() -> None:
+    config = parse([], {})
+    assert config == Config()
+    assert (config.port, config.media_port, config.host) == (3001, 44444, None)
+    assert (config.ping_interval, config.ping_timeout, config.connect_timeout) == (25, 20, 45)
+    assert config.max_payload == 1_000_000
+
+
+def test_all_options() -> None:
+    argv = (
+        "--host 127.0.0.1 --port 0 --media-port 50000 --announce 203.0.113.5 --announce 2001:DB8::1 "
+        "--ping-interval 0.3 --ping-timeout .2 --connect-timeout 1 --max-payload 2000 --log-level debug"
+    )
+    assert parse(argv.split(), {}) == Config(
+        host="127.0.0.1",
+        port=0,
+        media_port=50000,
+        announce=("203.0.113.5", "2001:db8::1"),
+        ping_interval=0.3,
+        ping_timeout=0.2,
+        connect_timeout=1.0,
+        max_payload=2000,
+        log_level="debug",
+    )
+
+
+def test_environment() -> None:
+    env = {
+        "TRIO_SFU_PORT": " 8080 ",
+        "TRIO_SFU_MEDIA_PORT": "",
+        "TRIO_SFU_ANNOUNCE": "203.0.113.5, 203.0.113.6 2001:db8::1",
+        "TRIO_SFU_PING_INTERVAL": "1.5",
+        "TRIO_SFU_LOG_LEVEL": "warning",
+        "TRIO_SFU_UNKNOWN": "ignored",
+        "PORT": "1",
+    }
+    config = parse([], env)
+    assert config == Config(
+        port=8080,
+        announce=("203.0.113.5", "203.0.113.6", "2001:db8::1"),
+        ping_interval=1.5,
+        log_level="warning",
+    )
+    over = parse(["--port", "9090", "--announce", "192.0.2.1"], env)
+    assert (over.port, over.announce) == (9090, ("192.0.2.1",))
+
+
+def test_host_names() -> None:
+    assert parse(["--host", "localhost"], {}).host in ("127.0.0.1", "::1")
+    assert parse(["--host", "[::1]"], {}).host == "::1"
+    assert parse(["--host", "::"], {}).host == "::"
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--port", "http"], "--port: 'http' is not a whole number"),
+        (["--port", "65536"], "--port: 65536 is not between 0 and 65535"),
+        (["--port", "-1"], "--port"),
+        (["--port", "1" * 5000], "not a whole number"),
+        (["--port"], "--port: expected one argument"),
+        (["--media-port", "1e3"], "--media-port: '1e3' is not a whole number"),
+        (["--announce", "example.org"], "--announce: 'example.org' is not an IP address"),
+        (["--announce", "0.0.0.0"], "--announce: 0.0.0.0 is not the address of one machine"),
+        (["--host", "no such host"], "--host: 'no such host' is neither"),
+        (["--ping-interval", "soon"], "--ping-interval: 'soon' is not a number of seconds"),
+        (["--ping-interval", "nan"], "--ping-interval: nan is not between"),
+        (["--ping-timeout", "0"], "--ping-timeout: 0 is not between"),
+        (["--max-payload", "10"], "--max-payload: 10 is not between 1000 and 100000000"),
+        (["--log-level", "loud"], "--log-level: invalid choice: 'loud'"),
+        (["--tls-cert", "cert.pem"], "--tls-cert needs --tls-key as well"),
+        (["--tls-key", "key.pem"], "--tls-key needs --tls-cert as well"),
+        (["--tls-cert", "/nonexistent/c", "--tls-key", "/nonexistent/k"], "cannot read /nonexistent/c: No such file"),
+        (["--tls-cert", __file__, "--tls-key", __file__], "not a certificate"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_mistakes(argv: Sequence[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse(argv, {})
+    assert exit_.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PORT", "http", "TRIO_SFU_PORT: 'http' is not a whole number"),
+        ("ANNOUNCE", "1.2.3.4,me", "TRIO_SFU_ANNOUNCE: 'me' is not an IP address"),
+        ("LOG_LEVEL", "loud", "TRIO_SFU_LOG_LEVEL: 'loud' is none of debug, info"),
+        ("TLS_CERT", "cert.pem", "--tls-cert needs --tls-key as well"),
+    ],
+)
+def test_mistakes_in_the_environment(variable: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse([], {f"TRIO_SFU_{variable}": value})
+    assert exit_.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse([option], {})
+    assert exit_.value.code == 0
+    assert ("TRIO_SFU_PORT" if option == "--help" else __version__) in capsys.readouterr().out
+
+
+def test_tls(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    config = parse(["--tls-cert", cert, "--tls-key", key], {})
+    assert tls_context(config) is not None
+
+
+def test_an_encrypted_key_is_refused_without_asking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cert, key = certificate(tmp_path, password=b"secret")
+    with pytest.raises(SystemExit) as exit_:
+        parse(["--tls-cert", cert, "--tls-key", key], {})
+    assert exit_.value.code == 2
+    assert "encrypted" in capsys.readouterr().err

@@ -1,0 +1,201 @@
+"""The configuration of a server: the command line, the environment, and the defaults.
+
+``__main__`` parses it, server.py reads it. The names are a contract (README); every option has a variable
+in the environment: ``TRIO_SFU_`` and its name in capitals. The command line wins.
+"""
+
+import argparse
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from math import isfinite
+from typing import Any, Final, NoReturn
+
+from trio_sfu import __version__
+from trio_sfu.rooms.room import RoomLimits
+
+PREFIX: Final = "TRIO_SFU_"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a server is told. ``host`` None means all addresses of the machine; ports 0 mean any free one."""
+
+    host: str | None = None
+    port: int = 3001
+    media_port: int = 44444
+    announce: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    ping_interval: float = 25.0  # seconds, as the next two
+    ping_timeout: float = 20.0
+    connect_timeout: float = 45.0
+    max_payload: int = 1_000_000  # bytes
+    log_level: str = "info"
+    limits: RoomLimits = field(default_factory=RoomLimits)
+
+
+def parse(argv: Sequence[str], env: Mapping[str, str]) -> Config:
+    """The configuration that ``argv`` (without the program's name) and ``env`` ask for.
+
+    A bad value ends in SystemExit with status 2 and a sentence on standard error, and so do files
+    that cannot be read; ``--help`` and ``--version`` with status 0.
+    """
+    parser = _parser()
+    announce_from_environment: Any = ()
+    for action in parser._actions:
+        variable = _variable(action.dest)
+        if action.dest in ("help", "version") or not env.get(variable, "").strip():
+            continue
+        value = _from_environment(parser, action, variable, env[variable])
+        if action.dest == "announce":
+            announce_from_environment = value  # as a default, the command line's would be added to it
+        else:
+            action.default = value
+    options = parser.parse_args(argv)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        given, missing = ("--tls-cert", "--tls-key") if options.tls_cert else ("--tls-key", "--tls-cert")
+        parser.error(f"{given} needs {missing} as well")
+    announce = options.announce or announce_from_environment
+    config = Config(**{**vars(options), "announce": tuple(announce)})
+    if config.tls_cert is not None:
+        try:
+            tls_context(config)
+        except (OSError, ValueError) as error:
+            parser.error(_about_tls(config, error))
+    return config
+
+
+def tls_context(config: Config) -> ssl.SSLContext:
+    """The server's TLS settings. Raises OSError (ssl.SSLError) or ValueError where the files are no good."""
+    assert config.tls_cert is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(config.tls_cert, config.tls_key, password=_no_password)
+    return context
+
+
+def _no_password() -> NoReturn:
+    # Without this OpenSSL would ask on the terminal.
+    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
+
+
+def _about_tls(config: Config, error: Exception) -> str:
+    for option, path in (("--tls-cert", config.tls_cert), ("--tls-key", config.tls_key)):
+        try:
+            assert path is not None
+            with open(path, "rb"):
+                pass
+        except OSError as unreadable:
+            return f"{option}: cannot read {path}: {unreadable.strerror}"
+    reason = error.reason if isinstance(error, ssl.SSLError) else error
+    return f"--tls-cert and --tls-key: not a certificate and its unencrypted key, in PEM form ({reason})"
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Config()
+    parser = argparse.ArgumentParser(
+        prog="trio-sfu",
+        description="A WebRTC conference server: pages, signalling and media in one process.",
+        epilog=f"Each option can also be set in the environment: {PREFIX}PORT, {PREFIX}MEDIA_PORT, "
+        f"{PREFIX}ANNOUNCE (several: with commas or spaces between), and so on.",
+        allow_abbrev=False,
+    )
+
+    def add(name: str, kind: Callable[[str], object], metavar: str, help_text: str) -> None:
+        default = getattr(defaults, name[2:].replace("-", "_"))
+        if default is not None:
+            help_text += f" (default: {default})"
+        parser.add_argument(name, type=kind, metavar=metavar, default=default, help=help_text)
+
+    add("--host", _host, "ADDRESS", "listen on this address only (default: all)")
+    add("--port", _integer(0, 65535), "PORT", "TCP port of pages and signalling; 0: any free one")
+    add("--media-port", _integer(0, 65535), "PORT", "UDP port of all media; 0: any free one")
+    parser.add_argument(
+        "--announce",
+        type=_address,
+        metavar="ADDRESS",
+        action="append",
+        help="IP address that clients are told to send media to; may be given several times "
+        "(default: the addresses of this machine)",
+    )
+    add("--tls-cert", str, "FILE", "serve HTTPS with this certificate chain (PEM)")
+    add("--tls-key", str, "FILE", "its private key (PEM)")
+    add("--ping-interval", _seconds, "SECONDS", "how often clients are pinged")
+    add("--ping-timeout", _seconds, "SECONDS", "how long a client may take to answer a ping")
+    add("--connect-timeout", _seconds, "SECONDS", "how long a client may take to connect to Socket.IO")
+    add("--max-payload", _integer(1_000, 100_000_000), "BYTES", "the largest message a client may send")
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default=defaults.log_level,
+        help="what is logged to standard error (default: %(default)s)",
+    )
+    parser.add_argument("--version", action="version", version=f"trio-sfu {__version__}")
+    return parser
+
+
+def _variable(dest: str) -> str:
+    return PREFIX + dest.upper()
+
+
+def _from_environment(parser: argparse.ArgumentParser, action: argparse.Action, variable: str, text: str) -> object:
+    kind = action.type
+    convert = kind if callable(kind) else str
+    try:
+        if action.dest == "announce":
+            return [convert(each) for each in text.replace(",", " ").split()]
+        value = convert(text.strip())
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"{variable}: {error}")
+    if action.choices is not None and value not in action.choices:
+        parser.error(f"{variable}: {value!r} is none of {', '.join(action.choices)}")
+    return value
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 12:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return int(text)
+
+    return convert
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not isfinite(value) or not 0.01 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and 86400 seconds")
+    return value
+
+
+def _address(text: str) -> str:
+    try:
+        ip = ip_address(text.strip("[]"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address") from None
+    if ip.is_unspecified or ip.is_multicast:
+        raise argparse.ArgumentTypeError(f"{text} is not the address of one machine")
+    return str(ip)
+
+
+def _host(text: str) -> str:
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        # A name, such as localhost: its first address.
+        found = socket.getaddrinfo(text, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither an IP address nor a name of one") from None
+    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])

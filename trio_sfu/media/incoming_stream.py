@@ -1,0 +1,235 @@
+"""One RTP stream that a producer sends: checked, counted, repaired, and prepared for its consumers.
+
+Owned by a :class:`~trio_sfu.media.producer.Producer`; packets come from the
+:class:`~trio_sfu.media.rtp_session.RtpSession` of the transport that it arrives on.
+"""
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from trio_sfu.media.capabilities import (
+    ABS_SEND_TIME_ID,
+    DEPENDENCY_DESCRIPTOR_ID,
+    MID_ID,
+    REPAIRED_RID_ID,
+    RID_ID,
+    TRANSPORT_CC_ID,
+)
+from trio_sfu.media.keyframes import KeyFrameRequester
+from trio_sfu.media.nack import NackGenerator
+from trio_sfu.media.ortc import ProducerMapping
+from trio_sfu.media.packet import Batch, Packet, make_packet
+from trio_sfu.media.packet_cache import PacketCache
+from trio_sfu.media.parameters import MediaKind, RtpCodecParameters
+from trio_sfu.media.reception import ReceptionStatistics
+from trio_sfu.wire.keyframe import keyframe_test
+from trio_sfu.wire.rtcp import ReportBlock, SenderReport
+from trio_sfu.wire.rtp import RtpPacket, pack_extensions
+
+if TYPE_CHECKING:
+    from trio_sfu.media.consumer import Consumer
+
+__all__ = ["IncomingStream"]
+
+# Read here or written anew for each consumer's transport, so not passed on.
+_HOP_BY_HOP: Final = frozenset(
+    (MID_ID, RID_ID, REPAIRED_RID_ID, ABS_SEND_TIME_ID, TRANSPORT_CC_ID, DEPENDENCY_DESCRIPTOR_ID)
+)
+# How long a packet can still be asked for; as mediasoup.
+_CACHE_SECONDS: Final = {"audio": 1.0, "video": 2.0}
+# What a NACK's answer takes to come back; producers do not tell their round-trip time.
+_ASSUMED_RTT: Final = 0.1
+_LIVE_SECONDS: Final = 1.0
+_ORIGINAL_NUMBER: Final = struct.Struct("!H")
+# RFC 3550, A.1: a larger step forward, or one further back, is a restart of the sender if the next packet follows on it.
+_MAX_STEP: Final = 3000
+# What is later than that cannot go out any more: consumers' SRTP takes nothing from before its window of 1024 packets.
+_MAX_LATE: Final = 1000
+
+
+class IncomingStream:
+    """The stream with the media SSRC ``ssrc``, and with ``rtx_ssrc`` for what was asked for again (RFC 4588)."""
+
+    def __init__(
+        self,
+        kind: MediaKind,
+        codec: RtpCodecParameters,
+        mapping: ProducerMapping,
+        *,
+        ssrc: int,
+        rtx_ssrc: int | None,
+        index: int,
+    ) -> None:
+        # Given
+        self.kind: Final = kind
+        self.ssrc: Final = ssrc
+        self.rtx_ssrc: int | None = rtx_ssrc
+        self.index: Final = index
+        """Place among the producer's encodings: the higher, the better the picture."""
+        # One codec a stream, as in mediasoup: consumers may not have the producer's others.
+        self._media_type: Final = codec.payload_type
+        self._payload_type: Final = mapping.payload_types[codec.payload_type]
+        self._repair_types: Final = frozenset(
+            rtx for rtx, media in mapping.rtx_payload_types.items() if media == codec.payload_type
+        )
+        self._extension_ids: Final = {
+            theirs: ours for theirs, ours in mapping.header_extension_ids.items() if ours not in _HOP_BY_HOP
+        }
+        self.clock_rate: Final = codec.clock_rate
+        self._keyframe_test: Final = keyframe_test(codec.mime_type)
+        feedback = {(each.type, each.parameter) for each in codec.rtcp_feedback}
+        self.uses_pli: Final = ("nack", "pli") in feedback
+        self.uses_fir: Final = ("ccm", "fir") in feedback
+        self.fir_count = 0
+        # Owned
+        self.consumers: tuple[Consumer, ...] = ()
+        """Who gets this stream's packets; replaced as a whole, never changed in place."""
+        self.reception: Final = ReceptionStatistics(ssrc, codec.clock_rate)
+        self.nack: Final = NackGenerator(kind) if ("nack", "") in feedback else None
+        self.keyframes: Final = KeyFrameRequester() if self._keyframe_test else None
+        self.cache: Final = PacketCache(_CACHE_SECONDS[kind])
+        self.sender_report: tuple[SenderReport, float] | None = None
+        """The producer's latest, and when it came."""
+        self.last_arrival: float | None = None
+        self.packets = 0
+        self.octets = 0
+        self.repaired = 0
+        self.discarded = 0
+        self.restarts = 0
+        self._newest = 0
+        self._restart_number = -1  # the successor of a packet that was out of range
+        self._pending: list[Packet] = []
+
+    def is_live(self, now: float) -> bool:
+        """Whether packets have come within the last second."""
+        return self.last_arrival is not None and now - self.last_arrival < _LIVE_SECONDS
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether :meth:`flush` has something to forward."""
+        return bool(self._pending)
+
+    # -- packets ---
+
+    def receive(self, packet: RtpPacket, data: memoryview, now: float) -> tuple[int, ...]:
+        """Take one media packet. Returns the sequence numbers to ask for again at once."""
+        if packet.payload_type != self._media_type:
+            self.discarded += 1
+            return ()
+        number = packet.sequence_number
+        self.reception.on_packet(number, packet.timestamp, now)
+        if self.last_arrival is None:
+            self._newest = number
+        step = number - self._newest & 0xFFFF
+        if step < _MAX_STEP:
+            self._newest = number
+        elif step <= 0x10000 - _MAX_LATE:
+            if number != self._restart_number:
+                self._restart_number = number + 1 & 0xFFFF
+                self.discarded += 1
+                return ()
+            self._restart(number)
+        return self._accept(number, packet, data[packet.payload_start : packet.payload_end], now)
+
+    def _restart(self, number: int) -> None:
+        """The sender has begun anew, with other numbers and timestamps. What it sent before cannot be told apart."""
+        self.restarts += 1
+        self._newest = number
+        self._restart_number = -1
+        self._pending.clear()
+        self.cache.clear()
+        self.sender_report = None
+        for consumer in self.consumers:
+            consumer.on_restart(self)
+
+    def receive_repair(self, packet: RtpPacket, data: memoryview, now: float) -> None:
+        """Take one RTX packet: the original's sequence number, then its payload (RFC 4588, section 4).
+
+        One without payload is a bandwidth probe, and so is one that nobody waits for: senders repeat what they sent
+        long ago to find out what the link carries. As in mediasoup, it must have been asked for.
+        """
+        start, end = packet.payload_start, packet.payload_end
+        if end - start <= 2 or packet.payload_type not in self._repair_types or self.nack is None:
+            return
+        (number,) = _ORIGINAL_NUMBER.unpack_from(data, start)
+        if number not in self.nack or self._newest - number & 0xFFFF >= _MAX_LATE:
+            return
+        self.repaired += 1
+        self._accept(number, packet, data[start + 2 : end], now)
+
+    def _accept(self, number: int, packet: RtpPacket, payload: memoryview, now: float) -> tuple[int, ...]:
+        cache = self.cache
+        if number in cache:
+            self.discarded += 1  # a duplicate
+            return ()
+        test = self._keyframe_test
+        keyframe = test is not None and test(payload)
+        if keyframe and self.keyframes is not None:
+            self.keyframes.on_keyframe(now)
+        lost: tuple[int, ...] = ()
+        if self.nack is not None:
+            lost = self.nack.on_packet(number, now, keyframe=keyframe)
+        self.packets += 1
+        self.octets += len(payload)
+        self.last_arrival = now
+        ids = self._extension_ids
+        elements = [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
+        prepared = make_packet(
+            number,
+            packet.timestamp,
+            self._payload_type,
+            packet.marker,
+            pack_extensions(elements) if elements else (False, b""),
+            payload,
+            keyframe=keyframe,
+            arrival=now,
+        )
+        cache.add(prepared)
+        self._pending.append(prepared)
+        return lost
+
+    def flush(self, now: float, *, forward: bool) -> None:
+        """Forward what the batch brought to all consumers; with ``forward`` false it is dropped.
+
+        A consumer in whose handling a bug shows is told, and the others get their packets all the same.
+        """
+        pending = self._pending
+        self._pending = []
+        self.cache.expire(now)
+        if not pending or not forward or not self.consumers:
+            return
+        batch = Batch(pending)
+        for consumer in self.consumers:
+            try:
+                consumer.forward(self, batch, now)
+            except Exception as error:
+                consumer.fault(error)
+
+    # -- feedback ---
+
+    def due_nacks(self, now: float) -> tuple[int, ...]:
+        """The sequence numbers to ask for once more."""
+        return self.nack.due(now, _ASSUMED_RTT) if self.nack is not None else ()
+
+    def request_keyframe(self, now: float, *, urgent: bool) -> bool:
+        """Ask for a keyframe, see :meth:`KeyFrameRequester.request`. False where there are none."""
+        return self.keyframes is not None and self.keyframes.request(now, urgent=urgent)
+
+    def due_keyframe_request(self, now: float) -> bool:
+        """Whether a keyframe request is to be sent (again) now."""
+        keyframes = self.keyframes
+        if keyframes is None:
+            return False
+        if self.nack is not None and self.nack.needs_keyframe:
+            self.nack.needs_keyframe = False
+            keyframes.request(now, urgent=False)
+        return keyframes.due(now)
+
+    def on_sender_report(self, report: SenderReport, now: float) -> None:
+        """The producer's SR: for lip-sync and for our receiver reports."""
+        self.sender_report = (report, now)
+        self.reception.on_sender_report(report, now)
+
+    def report(self, now: float) -> ReportBlock | None:
+        """The block for our next receiver report, where anything has been received."""
+        return self.reception.report(now) if self.last_arrival is not None else None

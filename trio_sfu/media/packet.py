@@ -1,0 +1,236 @@
+"""A forwarded RTP packet, prepared once for all consumers, and the batch that one wake-up brought.
+
+What every consumer sends alike (payload type, the producer's extensions under the router's identifiers, payload)
+is laid out once per incoming packet. What differs (sequence number, timestamp, SSRC, and the three extensions
+that belong to a transport) sits in a prefix of fixed length that each consumer packs in one call::
+
+     0        2        4            8            12       14      16
+    +--------+--------+------------+------------+--------+-------+---------------+-------------+--------+------
+    | V,X,PT | seq.   | timestamp  | SSRC       | 0xBEDE | words | abs-send-time | transport-cc| MID    | body
+    +--------+--------+------------+------------+--------+-------+---------------+-------------+--------+------
+                                                                   4 bytes         3             5
+
+An extension that a consumer has not negotiated is all zeros, which is padding (RFC 8285, section 4.2). Where an
+element of the producer's does not fit the one-byte form, the prefix has the two-byte form and 32 bytes.
+Owned by the incoming stream; consumers and the retransmission cache share the packets and never change them.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from trio_sfu.wire.rtp import ONE_BYTE_PROFILE, TWO_BYTE_PROFILE
+
+__all__ = ["Batch", "Packet", "Stamp", "runs_of"]
+
+NARROW_PREFIX: Final = 28
+WIDE_PREFIX: Final = 32
+_NARROW = struct.Struct("!HHIIHHIBHBI")
+_WIDE = struct.Struct("!HHIIHHBBBHHHHIx")
+
+MAX_RUN_PACKETS: Final = 64  # what the kernel takes in one segmented send
+MAX_RUN_OCTETS: Final = 60_000
+# Longer ones would not fit the path's MTU, where segmentation is refused: they go alone and are fragmented.
+MAX_RUN_SIZE: Final = 1400
+
+
+class Packet(NamedTuple):
+    """One packet as all consumers send it. ``size`` is in bytes and counts the prefix."""
+
+    sequence_number: int
+    timestamp: int
+    head: int
+    """The first two bytes: version 2, extension bit, marker and the router's payload type."""
+    words: int
+    """Length of the extension block in 32-bit words."""
+    wide: bool
+    body: bytes
+    """All that follows the prefix: the producer's extensions, then the payload."""
+    size: int
+    keyframe: bool
+    """Whether a keyframe begins here."""
+    arrival: float
+
+
+def make_packet(
+    sequence_number: int,
+    timestamp: int,
+    payload_type: int,
+    marker: bool,
+    extensions: tuple[bool, bytes],
+    payload: memoryview | bytes,
+    *,
+    keyframe: bool,
+    arrival: float,
+) -> Packet:
+    """Lay out one packet; ``extensions`` is what :func:`trio_sfu.wire.rtp.pack_extensions` returned."""
+    wide, elements = extensions
+    prefix = WIDE_PREFIX if wide else NARROW_PREFIX
+    body = b"".join((elements, payload))
+    return Packet(
+        sequence_number,
+        timestamp,
+        0x9080 | payload_type if marker else 0x9000 | payload_type,
+        (prefix - 16 + len(elements)) // 4,
+        wide,
+        body,
+        prefix + len(body),
+        keyframe,
+        arrival,
+    )
+
+
+def runs_of(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Cut consecutive packets into runs ``(count, size, octets)`` that one segmented send can take.
+
+    All packets of a run are ``size`` bytes long but the last, which may be shorter.
+    """
+    runs: list[tuple[int, int, int]] = []
+    count = size = octets = 0
+    open_run = False
+    for each in sizes:
+        fits = open_run and each <= size and count < MAX_RUN_PACKETS and octets + each <= MAX_RUN_OCTETS
+        if fits:
+            count += 1
+            octets += each
+            open_run = each == size
+            continue
+        if count:
+            runs.append((count, size, octets))
+        count, size, octets = 1, each, each
+        open_run = each <= MAX_RUN_SIZE
+    if count:
+        runs.append((count, size, octets))
+    return runs
+
+
+class Batch:
+    """The packets of one stream that one wake-up brought, in order of arrival.
+
+    ``sizes`` and ``runs`` are the same for every consumer that sends them all, so they are made once.
+    """
+
+    __slots__ = ("first_keyframe", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
+
+    def __init__(self, packets: list[Packet]) -> None:
+        self.packets: Final = packets
+        self.sizes: Final = [packet.size for packet in packets]
+        self.runs: Final = runs_of(self.sizes) if len(packets) > 1 else [(1, self.sizes[0], self.sizes[0])]
+        self.octets: Final = sum(self.sizes)
+        self.payload_octets: Final = self.octets - NARROW_PREFIX * len(packets)
+        """Without headers, as sender reports count; a few bytes of extensions are in it all the same."""
+        newest = packets[0]
+        for packet in packets:
+            if packet.sequence_number - newest.sequence_number & 0xFFFF < 0x8000:
+                newest = packet
+        self.newest: Final = newest
+        """The last by number: the last by arrival may be one that was overtaken, or sent again."""
+        self.first_keyframe: Final = next((index for index, packet in enumerate(packets) if packet.keyframe), None)
+
+    def __len__(self) -> int:
+        return len(self.packets)
+
+    def __iter__(self) -> Iterator[Packet]:
+        return iter(self.packets)
+
+    def after(self, index: int) -> "Batch":
+        """The batch from ``index`` on."""
+        return Batch(self.packets[index:]) if index else self
+
+
+class Stamp:
+    """What one consumer writes into the prefix, apart from what a batch gives it.
+
+    ``abs_send_time_id`` and ``transport_cc_id`` are 0 where the consumer has not negotiated the extension. ``mid``
+    is four ASCII characters long, so that the prefix has the same length for all.
+    """
+
+    __slots__ = ("abs_send_time_id", "counts", "mid", "mid_head", "ssrc", "transport_cc_head", "wide_heads")
+
+    def __init__(self, *, ssrc: int, mid: str, mid_id: int, abs_send_time_id: int, transport_cc_id: int) -> None:
+        encoded = mid.encode("ascii")
+        if len(encoded) != 4:
+            raise ValueError("a MID of four characters is needed")
+        self.ssrc: Final = ssrc
+        self.abs_send_time_id: Final = abs_send_time_id
+        self.counts: Final = 1 if transport_cc_id else 0
+        """How far the transport-wide sequence number moves on with each packet."""
+        self.transport_cc_head: Final = transport_cc_id << 4 | 1 if transport_cc_id else 0
+        self.mid_head: Final = mid_id << 4 | 3 if mid_id else 0
+        self.mid: Final = int.from_bytes(encoded, "big") if mid_id else 0
+        self.wide_heads: Final = (
+            transport_cc_id << 8 | 2 if transport_cc_id else 0,
+            mid_id << 8 | 4 if mid_id else 0,
+        )
+
+    def write(
+        self,
+        arena: memoryview,
+        start: int,
+        packets: Sequence[Packet],
+        *,
+        sequence_offset: int,
+        timestamp_offset: int,
+        transport_sequence: int,
+        now: float,
+        gap: int,
+    ) -> int:
+        """Write ``packets`` into ``arena`` from ``start`` on, each followed by ``gap`` free bytes.
+
+        ``transport_sequence`` is the last transport-wide number used; returns the new last one. This is the
+        innermost loop of the server: one slice copy and one ``pack_into`` for each outgoing packet.
+        """
+        ssrc = self.ssrc
+        mid = self.mid
+        mid_head = self.mid_head
+        transport_head = self.transport_cc_head
+        counts = self.counts
+        number = transport_sequence if counts else 0
+        # 24 bits of seconds in 6.18 fixed point (the abs-send-time extension).
+        send_time = int(now * 262144.0) & 0xFFFFFF
+        identifier = self.abs_send_time_id
+        abs_send_time = (identifier << 28 | 2 << 24 | send_time) if identifier else 0
+        pack = _NARROW.pack_into
+        for sequence_number, timestamp, head, words, wide, body, size, _, _ in packets:
+            number = number + counts & 0xFFFF
+            end = start + size
+            if wide:
+                transport_wide, mid_wide = self.wide_heads
+                arena[start + WIDE_PREFIX : end] = body
+                _WIDE.pack_into(
+                    arena,
+                    start,
+                    head,
+                    sequence_number + sequence_offset & 0xFFFF,
+                    timestamp + timestamp_offset & 0xFFFFFFFF,
+                    ssrc,
+                    TWO_BYTE_PROFILE,
+                    words,
+                    identifier,
+                    3 if identifier else 0,
+                    send_time >> 16 if identifier else 0,
+                    send_time & 0xFFFF if identifier else 0,
+                    transport_wide,
+                    number,
+                    mid_wide,
+                    mid,
+                )
+            else:
+                arena[start + NARROW_PREFIX : end] = body
+                pack(
+                    arena,
+                    start,
+                    head,
+                    sequence_number + sequence_offset & 0xFFFF,
+                    timestamp + timestamp_offset & 0xFFFFFFFF,
+                    ssrc,
+                    ONE_BYTE_PROFILE,
+                    words,
+                    abs_send_time,
+                    transport_head,
+                    number,
+                    mid_head,
+                    mid,
+                )
+            start = end + gap
+        return number if counts else transport_sequence

@@ -1,0 +1,117 @@
+"""The router of one room: makes producers and consumers, and drives everything that is due by the clock.
+
+Used by the room only. It knows transports by their RTP sessions.
+"""
+
+import uuid
+from random import Random
+from typing import Any, Final, Protocol
+
+from trio_sfu.media.capabilities import router_rtp_capabilities
+from trio_sfu.media.consumer import Consumer
+from trio_sfu.media.ortc import (
+    get_consumable_rtp_parameters,
+    get_consumer_rtp_parameters,
+    get_producer_mapping,
+    validate_rtp_parameters,
+)
+from trio_sfu.media.parameters import MediaKind, RtpCapabilities, RtpParameters
+from trio_sfu.media.producer import Producer
+from trio_sfu.media.rtp_session import RtpSession
+
+__all__ = ["MediaTransport", "Router"]
+
+
+class MediaTransport(Protocol):
+    """What the router needs of a transport."""
+
+    @property
+    def session(self) -> RtpSession:
+        """The transport's RTP session."""
+
+
+class Router:
+    """One room's media. All methods are synchronous; times come from the sessions' clocks."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self.rtp_capabilities: Final[RtpCapabilities] = router_rtp_capabilities()
+        self._random: Final = random or Random()
+        self._sessions: dict[RtpSession, None] = {}
+
+    def add_session(self, session: RtpSession) -> None:
+        """Include a transport's session in :meth:`tick`, until :meth:`remove_session`."""
+        self._sessions[session] = None
+
+    def remove_session(self, session: RtpSession) -> None:
+        """Undo :meth:`add_session`; a second call does nothing."""
+        self._sessions.pop(session, None)
+
+    def produce(
+        self,
+        transport: MediaTransport,
+        kind: MediaKind,
+        rtp_parameters: RtpParameters,
+        app_data: dict[str, Any] | None = None,
+    ) -> Producer:
+        """Make a producer on ``transport``, whose closing closes it. Raises :class:`MediaError`."""
+        validate_rtp_parameters(kind, rtp_parameters)
+        mapping = get_producer_mapping(kind, rtp_parameters, self.rtp_capabilities)
+        consumable = get_consumable_rtp_parameters(kind, rtp_parameters, self.rtp_capabilities, mapping)
+        session = transport.session
+        producer = Producer(
+            str(uuid.uuid4()),
+            session,
+            kind,
+            rtp_parameters,
+            consumable,
+            mapping,
+            app_data or {},
+            cname=rtp_parameters.rtcp.cname or f"{session.ssrc:08x}",
+        )
+        session.add_producer(producer)
+        return producer
+
+    def consume(
+        self,
+        transport: MediaTransport,
+        producer: Producer,
+        rtp_capabilities: RtpCapabilities,
+        *,
+        paused: bool = False,
+    ) -> Consumer:
+        """Make a consumer of ``producer`` on ``transport``; the closing of either closes it.
+
+        Raises :class:`MediaError` (``cannot-consume`` where the endpoint lacks the codec).
+        """
+        session = transport.session
+        ssrc = session.unused_ssrc()
+        rtp_parameters = get_consumer_rtp_parameters(
+            producer.consumable,
+            rtp_capabilities,
+            mid=session.unused_mid(),
+            ssrc=ssrc,
+            rtx_ssrc=ssrc % 0xFFFFFFFF + 1,
+            cname=producer.cname,
+        )
+        consumer = Consumer(
+            str(uuid.uuid4()),
+            producer,
+            session,
+            rtp_parameters,
+            paused=paused,
+            first_sequence_number=self._random.randrange(0x8000),
+        )
+        session.add_consumer(consumer)
+        producer.consumers[consumer.id] = consumer
+        stream = producer.best_stream(session.now())
+        if stream is not None:
+            consumer.bind(stream)
+        return consumer
+
+    def tick(self, now: float) -> None:
+        """Carry out what is due in all sessions; to be called every 20 ms while there are any."""
+        for session in tuple(self._sessions):
+            try:
+                session.tick(now)
+            except Exception as error:
+                session.on_fault(error)

@@ -1,0 +1,368 @@
+"""The RTP session of one transport: which stream a packet belongs to, and all RTCP in both directions.
+
+Owned by a transport, which hands in what it has decrypted and gives the session its :class:`Sink` once it is
+connected. RTCP ends here (RFC 7667, section 3.7's "RTP translator" would pass it on): producers get our receiver
+reports, transport-wide feedback, NACKs and keyframe requests; consumers get our sender reports and retransmissions.
+"""
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Final
+
+from trio_sfu.media.arrivals import ArrivalRecorder
+from trio_sfu.media.capabilities import (
+    ABS_SEND_TIME_URI,
+    MID_URI,
+    REPAIRED_RID_URI,
+    RID_URI,
+    TRANSPORT_CC_URI,
+)
+from trio_sfu.media.consumer import Consumer
+from trio_sfu.media.errors import MediaError
+from trio_sfu.media.incoming_stream import IncomingStream
+from trio_sfu.media.producer import Producer
+from trio_sfu.media.receive_limit import ReceiveLimit
+from trio_sfu.media.sink import Sink
+from trio_sfu.wire.errors import BadPacket
+from trio_sfu.wire.rtcp import (
+    FullIntraRequest,
+    GenericNack,
+    Goodbye,
+    PictureLossIndication,
+    ReceiverReport,
+    Remb,
+    ReportBlock,
+    SenderReport,
+    SourceDescription,
+    pack_compound,
+    parse_compound,
+)
+from trio_sfu.wire.rtp import RtpPacket, parse_rtp
+
+__all__ = ["RtpSession", "SessionCounters"]
+
+_REPORT_SECONDS: Final = 1.0
+# libsrtp keeps state for every SSRC it has seen: a client that invents them without end is not served.
+_MAX_UNKNOWN_SSRCS: Final = 64
+_MAX_RTCP_BLOCKS: Final = 20  # keeps a compound within 1200 bytes
+_MAX_NACKED: Final = 250
+_NTP_EPOCH: Final = 2208988800  # seconds from 1900 to 1970
+
+
+class SessionCounters:
+    """What the session got and could not use."""
+
+    __slots__ = ("invalid", "unknown_ssrc")
+
+    def __init__(self) -> None:
+        self.invalid = 0
+        self.unknown_ssrc = 0
+
+
+class RtpSession:
+    """``clock`` gives the current monotonic time for what signalling asks for; ``wall_clock`` the Unix time.
+
+    ``on_fault`` is told of bugs, ``on_abuse`` of a sentence why the client is not to be served any longer.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        on_fault: Callable[[Exception], None],
+        on_abuse: Callable[[str], None],
+        random: Random,
+    ) -> None:
+        # Given
+        self.now: Final = clock
+        self._wall_clock: Final = wall_clock
+        self.on_fault: Final = on_fault
+        self._on_abuse: Final = on_abuse
+        self._random: Final = random
+        # Owned
+        self.sink: Sink | None = None
+        """There once the transport is connected and the peer's fingerprint matched; set by :meth:`connect`."""
+        self.counters: Final = SessionCounters()
+        self.ssrc: Final = random.randrange(1, 1 << 32)
+        """Our own as a receiver: the sender of all feedback."""
+        self.producers: Final[dict[str, Producer]] = {}
+        self.consumers: Final[dict[str, Consumer]] = {}
+        self._incoming: dict[int, tuple[IncomingStream, Producer]] = {}
+        self._repairs: dict[int, tuple[IncomingStream, Producer]] = {}
+        self._outgoing: dict[int, Consumer] = {}
+        self._producers_by_mid: dict[str, Producer] = {}
+        self._extension_ids: dict[str, int] = {}
+        self._arrivals: ArrivalRecorder | None = None
+        self._limit: ReceiveLimit | None = None
+        self._transport_cc_id = 0
+        self._touched: dict[IncomingStream, Producer] = {}
+        self._unknown_ssrcs: set[int] = set()
+        self._next_mid = 0
+        self._next_report = 0.0
+        self.packets_received = 0
+        self.octets_received = 0
+
+    # -- members ---
+
+    def unused_ssrc(self) -> int:
+        """A random SSRC that nothing in this session has (RFC 3550, section 8.1)."""
+        while True:
+            ssrc = self._random.randrange(1, 1 << 32)
+            if not (ssrc in self._outgoing or ssrc in self._incoming or ssrc in self._repairs):
+                return ssrc
+
+    def unused_mid(self) -> str:
+        """The next MID for a consumer: four characters, so that all packets have prefixes of one length."""
+        number = self._next_mid
+        self._next_mid = (number + 1) % 36**4
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+        return "".join(digits[number // 36**place % 36] for place in (3, 2, 1, 0))
+
+    def check_new(self, producer: Producer) -> None:
+        """Raises :class:`MediaError` where ``producer``'s SSRCs or MID are in use in this session."""
+        mid = producer.rtp_parameters.mid
+        if mid is not None and mid in self._producers_by_mid:
+            raise MediaError("invalid-rtp-parameters", "the MID is used by another producer of the transport")
+        for stream in producer.streams.values():
+            for ssrc in (stream.ssrc, stream.rtx_ssrc):
+                if ssrc is not None and (ssrc in self._incoming or ssrc in self._repairs):
+                    raise MediaError("duplicate-ssrc", f"SSRC {ssrc} is used by another producer")
+
+    def add_producer(self, producer: Producer) -> None:
+        """Route packets to ``producer`` from now on. Raises :class:`MediaError` as :meth:`check_new` does."""
+        self.check_new(producer)
+        self.producers[producer.id] = producer
+        if producer.rtp_parameters.mid is not None:
+            self._producers_by_mid[producer.rtp_parameters.mid] = producer
+        for stream in producer.streams.values():
+            self._route(stream, producer)
+        for extension in producer.rtp_parameters.header_extensions:
+            self._extension_ids[extension.uri] = extension.id
+        feedback = {each.type for codec in producer.rtp_parameters.codecs for each in codec.rtcp_feedback}
+        uris = {extension.uri for extension in producer.rtp_parameters.header_extensions}
+        if "transport-cc" in feedback and TRANSPORT_CC_URI in uris:
+            self._transport_cc_id = self._extension_ids[TRANSPORT_CC_URI]
+            if self._arrivals is None:
+                self._arrivals = ArrivalRecorder()
+        elif "goog-remb" in feedback and ABS_SEND_TIME_URI in uris and self._limit is None:
+            self._limit = ReceiveLimit()
+        self._unknown_ssrcs.clear()
+
+    def _route(self, stream: IncomingStream, producer: Producer) -> None:
+        self._incoming[stream.ssrc] = (stream, producer)
+        if stream.rtx_ssrc is not None:
+            self._repairs[stream.rtx_ssrc] = (stream, producer)
+
+    def remove_producer(self, producer: Producer) -> None:
+        """Called by the producer as it closes."""
+        self.producers.pop(producer.id, None)
+        for table in (self._incoming, self._repairs):
+            for ssrc in [ssrc for ssrc, (_, owner) in table.items() if owner is producer]:
+                del table[ssrc]
+        for mid in [mid for mid, owner in self._producers_by_mid.items() if owner is producer]:
+            del self._producers_by_mid[mid]
+
+    def add_consumer(self, consumer: Consumer) -> None:
+        """Route the receiver's feedback to ``consumer``."""
+        self.consumers[consumer.id] = consumer
+        self._outgoing[consumer.ssrc] = consumer
+        if consumer.rtx_ssrc is not None:
+            self._outgoing[consumer.rtx_ssrc] = consumer
+
+    def remove_consumer(self, consumer: Consumer) -> None:
+        """Called by the consumer as it closes; tells the receiver by BYE (RFC 3550, section 6.6)."""
+        if self.consumers.pop(consumer.id, None) is None:
+            return
+        ssrcs = [ssrc for ssrc, owner in self._outgoing.items() if owner is consumer]
+        for ssrc in ssrcs:
+            del self._outgoing[ssrc]
+        if self.sink is not None:
+            self.sink.send_rtcp(pack_compound((ReceiverReport(self.ssrc), Goodbye(tuple(ssrcs), ""))))
+
+    def connect(self, sink: Sink, now: float) -> None:
+        """The transport can send from now on."""
+        self.sink = sink
+        self._next_report = now
+        for consumer in self.consumers.values():
+            consumer.restart(now)
+
+    def close(self) -> None:
+        """Close all producers and consumers; the sink is not used any more. A second call does nothing."""
+        for producer in tuple(self.producers.values()):
+            producer.close()
+        for consumer in tuple(self.consumers.values()):
+            consumer.close()
+        self.sink = None
+        self._touched.clear()
+
+    # -- packets that have come ---
+
+    def receive_rtp(self, data: memoryview, now: float) -> None:
+        """One decrypted RTP packet, in a buffer that is reused afterwards."""
+        self.packets_received += 1
+        self.octets_received += len(data)
+        try:
+            packet = parse_rtp(data)
+        except BadPacket:
+            self.counters.invalid += 1
+            return
+        ssrc = packet.ssrc
+        if self._arrivals is not None:
+            number = packet.extensions.get(self._transport_cc_id)
+            if number is not None and len(number) == 2:
+                self._arrivals.on_packet(number[0] << 8 | number[1], ssrc, now)
+        if self._limit is not None:
+            self._limit.on_packet(len(data))
+        found = self._incoming.get(ssrc)
+        if found is not None:
+            stream, producer = found
+            lost = stream.receive(packet, data, now)
+            if lost:
+                self._send_nack(stream, lost)
+        else:
+            found = self._repairs.get(ssrc)
+            if found is None:
+                self._receive_unknown(packet, data, now)
+                return
+            stream, producer = found
+            stream.receive_repair(packet, data, now)
+        self._touched[stream] = producer
+
+    def _receive_unknown(self, packet: RtpPacket, data: memoryview, now: float) -> None:
+        """An SSRC that signalling did not name: RFC 8843, section 9.2 and RFC 8852 say whose it is."""
+        texts = {
+            uri: packet.extensions[identifier].decode("ascii", "replace")
+            for uri in (MID_URI, RID_URI, REPAIRED_RID_URI)
+            if (identifier := self._extension_ids.get(uri, 0)) in packet.extensions
+        }
+        mid = texts.get(MID_URI)
+        candidates: Iterable[Producer]
+        if mid is not None:
+            candidates = [self._producers_by_mid[mid]] if mid in self._producers_by_mid else []
+        else:
+            candidates = self.producers.values()
+        for producer in candidates:
+            repaired = texts.get(REPAIRED_RID_URI)
+            if packet.payload_type in producer.mapping.rtx_payload_types:
+                stream = producer.adopt_repair(packet.ssrc, repaired or texts.get(RID_URI))
+            else:
+                stream = producer.adopt(packet.ssrc, packet.payload_type, texts.get(RID_URI))
+            if stream is not None:
+                self._route(stream, producer)
+                if stream.ssrc == packet.ssrc:
+                    stream.receive(packet, data, now)
+                else:
+                    stream.receive_repair(packet, data, now)
+                self._touched[stream] = producer
+                return
+        self.counters.unknown_ssrc += 1
+        if packet.ssrc not in self._unknown_ssrcs:
+            self._unknown_ssrcs.add(packet.ssrc)
+            if len(self._unknown_ssrcs) > _MAX_UNKNOWN_SSRCS:
+                self._on_abuse("too many RTP streams that were not announced")
+
+    def flush(self, now: float) -> None:
+        """The batch is complete: forward what it brought."""
+        touched = self._touched
+        if touched:
+            self._touched = {}
+            for stream, producer in touched.items():
+                stream.flush(now, forward=not producer.paused)
+        if self._arrivals is not None:
+            self._send_feedback(self._arrivals, now)
+
+    def receive_rtcp(self, data: bytes, now: float) -> None:
+        """One decrypted compound RTCP packet."""
+        try:
+            packets = parse_compound(data)
+        except BadPacket:
+            self.counters.invalid += 1
+            return
+        for packet in packets:
+            match packet:
+                case ReceiverReport(reports=reports):
+                    self._on_reports(reports, now)
+                case SenderReport(ssrc=ssrc, reports=reports):
+                    if ssrc in self._incoming:
+                        self._incoming[ssrc][0].on_sender_report(packet, now)
+                    self._on_reports(reports, now)
+                case GenericNack(media_ssrc=ssrc, lost=lost):
+                    consumer = self._outgoing.get(ssrc)
+                    if consumer is not None and ssrc == consumer.ssrc:
+                        consumer.on_nack(lost[:_MAX_NACKED], now)
+                case PictureLossIndication(media_ssrc=ssrc):
+                    if ssrc in self._outgoing:
+                        self._outgoing[ssrc].on_keyframe_request(now)
+                case FullIntraRequest(entries=entries):
+                    for ssrc, _ in entries[:_MAX_RTCP_BLOCKS]:
+                        if ssrc in self._outgoing:
+                            self._outgoing[ssrc].on_keyframe_request(now)
+                case _:
+                    pass  # SDES, BYE, XR, REMB and transport feedback need no answer from us
+
+    def _on_reports(self, reports: tuple[ReportBlock, ...], now: float) -> None:
+        for block in reports:
+            consumer = self._outgoing.get(block.ssrc)
+            if consumer is not None and block.ssrc == consumer.ssrc:
+                consumer.on_report(block, now)
+
+    # -- RTCP of ours ---
+
+    def tick(self, now: float) -> None:
+        """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports."""
+        if self.sink is None:
+            return
+        for stream, producer in self._incoming.values():
+            lost = stream.due_nacks(now)
+            if lost:
+                self._send_nack(stream, lost)
+            if not producer.paused and stream.due_keyframe_request(now):
+                self.send_keyframe_request(stream)
+        if self._arrivals is not None:
+            self._send_feedback(self._arrivals, now)
+        if now >= self._next_report:
+            self._next_report = now + _REPORT_SECONDS
+            self._send_reports(now)
+            for producer in self.producers.values():
+                producer.choose_streams(now)
+
+    def _send_nack(self, stream: IncomingStream, lost: tuple[int, ...]) -> None:
+        if self.sink is not None:
+            for at in range(0, len(lost), _MAX_NACKED):
+                self.sink.send_rtcp(GenericNack(self.ssrc, stream.ssrc, lost[at : at + _MAX_NACKED]).to_bytes())
+
+    def send_keyframe_request(self, stream: IncomingStream) -> None:
+        """PLI (RFC 4585, section 6.3.1), or FIR (RFC 5104, section 4.3.1) where only that is understood."""
+        if self.sink is None:
+            return
+        if stream.uses_pli:
+            self.sink.send_rtcp(PictureLossIndication(self.ssrc, stream.ssrc).to_bytes())
+        elif stream.uses_fir:
+            stream.fir_count = stream.fir_count + 1 & 0xFF
+            self.sink.send_rtcp(FullIntraRequest(self.ssrc, ((stream.ssrc, stream.fir_count),)).to_bytes())
+
+    def _send_feedback(self, arrivals: ArrivalRecorder, now: float) -> None:
+        if self.sink is not None:
+            for feedback in arrivals.take_feedback(self.ssrc, now):
+                self.sink.send_rtcp(feedback.to_bytes())
+
+    def _send_reports(self, now: float) -> None:
+        assert self.sink is not None
+        ntp_now = self._wall_clock() + _NTP_EPOCH
+        pairs = [
+            (report, consumer.cname)
+            for consumer in self.consumers.values()
+            if (report := consumer.sender_report(now, ntp_now)) is not None
+        ]
+        for at in range(0, len(pairs), _MAX_RTCP_BLOCKS // 2):
+            some = pairs[at : at + _MAX_RTCP_BLOCKS // 2]
+            names = SourceDescription(tuple((report.ssrc, cname) for report, cname in some))
+            self.sink.send_rtcp(pack_compound((*(report for report, _ in some), names)))
+        blocks = [block for stream, _ in self._incoming.values() if (block := stream.report(now)) is not None]
+        for at in range(0, len(blocks), _MAX_RTCP_BLOCKS):
+            self.sink.send_rtcp(ReceiverReport(self.ssrc, tuple(blocks[at : at + _MAX_RTCP_BLOCKS])).to_bytes())
+        if self._limit is not None and blocks:
+            worst = max(block.fraction_lost for block in blocks) / 256
+            bitrate = self._limit.update(worst, now)
+            self.sink.send_rtcp(Remb(self.ssrc, bitrate, tuple(block.ssrc for block in blocks)).to_bytes())

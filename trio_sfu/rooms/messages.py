@@ -1,0 +1,435 @@
+"""The messages a room speaks: requests in, replies and events out (their envelopes: envelopes.py).
+
+Anybody may import these; they are frozen values, and each survives JSON and msgpack, so that a room
+can move into another process without its code changing. The tag of a request or an event
+(``@``, e.g. ``joinRoom``) is its name on the wire; field names are in camelCase there.
+
+Requests hold what a stranger sent: lengths and ranges are bounded by the types, so decode them with
+``msgspec.convert(payload, REQUESTS[name], strict=True)``. What is inside ``app_data`` is the one
+thing types cannot bound; signalling checks its size before.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from trio_sfu.media.parameters import (
+    DtlsParameters,
+    IceCandidate,
+    IceParameters,
+    MediaKind,
+    RtpCapabilities,
+    RtpParameters,
+)
+
+TAG_FIELD = "@"  # no name that a client's object could reasonably hold
+
+RoomId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+# What a client may choose: it becomes part of a URL's path.
+NewRoomId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+ObjectId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+Name: TypeAlias = Annotated[str, Meta(max_length=64)]
+AppData: TypeAlias = dict[str, Any]
+Direction: TypeAlias = Literal["producer", "consumer"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field=TAG_FIELD):
+    """What all messages share; not for use by itself."""
+
+
+# Requests: one for each row of the contract. `room_id` None means the user's only room.
+
+
+class CreateRoom(Message, frozen=True, kw_only=True, tag="createRoom"):
+    """Make a room and enter it. Reply: :class:`RoomEntered`."""
+
+    room_id: NewRoomId | None = None
+    name: Name | None = None
+
+
+class JoinRoom(Message, frozen=True, kw_only=True, tag="joinRoom"):
+    """Enter a room; entering twice is no error. Reply: :class:`RoomEntered`."""
+
+    room_id: RoomId | None = None
+    name: Name | None = None
+
+
+class LeaveRoom(Message, frozen=True, kw_only=True, tag="leaveRoom"):
+    """Leave: answered when all that the user owned there is closed. Reply: :class:`RoomLeft`."""
+
+    room_id: RoomId | None = None
+
+
+class GetRouterRtpCapabilities(Message, frozen=True, kw_only=True, tag="getRouterRtpCapabilities"):
+    """Reply: :class:`RouterCapabilities`."""
+
+    room_id: RoomId | None = None
+
+
+class CreateProducerTransport(Message, frozen=True, kw_only=True, tag="createProducerTransport"):
+    """A second one replaces the first. Reply: :class:`TransportCreated`."""
+
+    room_id: RoomId | None = None
+
+
+class CreateConsumerTransport(Message, frozen=True, kw_only=True, tag="createConsumerTransport"):
+    """A second one replaces the first. Reply: :class:`TransportCreated`."""
+
+    room_id: RoomId | None = None
+
+
+class ConnectProducerTransport(Message, frozen=True, kw_only=True, tag="connectProducerTransport"):
+    """Reply: :class:`TransportConnected`, when the parameters are accepted; the handshake follows."""
+
+    dtls_parameters: DtlsParameters
+    room_id: RoomId | None = None
+
+
+class ConnectConsumerTransport(Message, frozen=True, kw_only=True, tag="connectConsumerTransport"):
+    """Reply: :class:`TransportConnected`, when the parameters are accepted; the handshake follows."""
+
+    dtls_parameters: DtlsParameters
+    room_id: RoomId | None = None
+
+
+class Produce(Message, frozen=True, kw_only=True, tag="produce"):
+    """Replaces the user's producer of the same kind and ``app_data["source"]``. Reply: :class:`Produced`."""
+
+    kind: MediaKind
+    rtp_parameters: RtpParameters
+    app_data: AppData | None = None
+    room_id: RoomId | None = None
+
+
+class StopProducing(Message, frozen=True, kw_only=True, tag="stopProducing"):
+    """Close all of the user's producers. Reply: :class:`ProducingStopped`."""
+
+    room_id: RoomId | None = None
+
+
+class ListProducers(Message, frozen=True, kw_only=True, tag="listProducers"):
+    """Reply: :class:`ProducerList`, the other users' only."""
+
+    room_id: RoomId | None = None
+
+
+class Consume(Message, frozen=True, kw_only=True, tag="consume"):
+    """Reply: :class:`Consumed`."""
+
+    producer_id: ObjectId
+    rtp_capabilities: RtpCapabilities
+    paused: bool | None = None
+    room_id: RoomId | None = None
+
+
+class CloseProducer(Message, frozen=True, kw_only=True, tag="closeProducer"):
+    """Reply: :class:`Closed`."""
+
+    producer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+class PauseProducer(Message, frozen=True, kw_only=True, tag="pauseProducer"):
+    """Reply: :class:`Paused`."""
+
+    producer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+class ResumeProducer(Message, frozen=True, kw_only=True, tag="resumeProducer"):
+    """Reply: :class:`Resumed`."""
+
+    producer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+class CloseConsumer(Message, frozen=True, kw_only=True, tag="closeConsumer"):
+    """Reply: :class:`Closed`."""
+
+    consumer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+class PauseConsumer(Message, frozen=True, kw_only=True, tag="pauseConsumer"):
+    """Reply: :class:`Paused`."""
+
+    consumer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+class ResumeConsumer(Message, frozen=True, kw_only=True, tag="resumeConsumer"):
+    """Reply: :class:`Resumed`."""
+
+    consumer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+class RequestKeyFrame(Message, frozen=True, kw_only=True, tag="requestKeyFrame"):
+    """Reply: :class:`KeyFrameRequested`."""
+
+    consumer_id: ObjectId
+    room_id: RoomId | None = None
+
+
+Request: TypeAlias = (
+    CreateRoom
+    | JoinRoom
+    | LeaveRoom
+    | GetRouterRtpCapabilities
+    | CreateProducerTransport
+    | CreateConsumerTransport
+    | ConnectProducerTransport
+    | ConnectConsumerTransport
+    | Produce
+    | StopProducing
+    | ListProducers
+    | Consume
+    | CloseProducer
+    | PauseProducer
+    | ResumeProducer
+    | CloseConsumer
+    | PauseConsumer
+    | ResumeConsumer
+    | RequestKeyFrame
+)
+
+# Replies: what an ack holds.
+
+
+class RequestError(Message, frozen=True, kw_only=True, tag="error"):
+    """A request that was not carried out: a kebab-case code, for programs, and a sentence."""
+
+    code: str
+    message: str = msgspec.field(name="error")
+
+
+class RoomEntered(Message, frozen=True, kw_only=True, tag="roomEntered"):
+    """The user is in this room now."""
+
+    room_id: str
+
+
+class RoomLeft(Message, frozen=True, kw_only=True, tag="roomLeft"):
+    """The user is not in the room any more."""
+
+    left: bool = True
+
+
+class RouterCapabilities(Message, frozen=True, kw_only=True, tag="routerCapabilities"):
+    """What the room's router can receive."""
+
+    rtp_capabilities: RtpCapabilities
+
+
+class TransportCreated(Message, frozen=True, kw_only=True, tag="transportCreated"):
+    """What a client needs for its end of a transport."""
+
+    id: str
+    ice_parameters: IceParameters
+    ice_candidates: tuple[IceCandidate, ...]
+    dtls_parameters: DtlsParameters
+
+
+class TransportConnected(Message, frozen=True, kw_only=True, tag="transportConnected"):
+    """The client's DTLS parameters are accepted."""
+
+    connected: bool = True
+
+
+class Produced(Message, frozen=True, kw_only=True, tag="produced"):
+    """The new producer's id."""
+
+    id: str
+
+
+class ProducingStopped(Message, frozen=True, kw_only=True, tag="producingStopped"):
+    """None of the user's producers is left."""
+
+    stopped: bool = True
+
+
+class ProducerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One producer of a room, and whose it is."""
+
+    user_id: str
+    producer_id: str
+    kind: MediaKind
+
+
+class ListedProducer(ProducerEntry, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One producer as ``listProducers`` tells it."""
+
+    paused: bool
+    app_data: AppData | None = None
+
+
+class ProducerList(Message, frozen=True, kw_only=True, tag="producerList"):
+    """The other users' producers, oldest first."""
+
+    producers: tuple[ListedProducer, ...]
+
+
+class Consumed(Message, frozen=True, kw_only=True, tag="consumed", omit_defaults=True):
+    """What a client needs to receive a producer's media."""
+
+    id: str
+    producer_id: str
+    kind: MediaKind
+    rtp_parameters: RtpParameters
+    type: str
+    paused: bool
+    producer_paused: bool
+    app_data: AppData | None = None
+
+
+class Closed(Message, frozen=True, kw_only=True, tag="closed"):
+    """The producer or consumer is closed."""
+
+    closed: bool = True
+
+
+class Paused(Message, frozen=True, kw_only=True, tag="paused"):
+    """The producer or consumer is paused."""
+
+    paused: bool = True
+
+
+class Resumed(Message, frozen=True, kw_only=True, tag="resumed"):
+    """The producer or consumer is not paused any more."""
+
+    resumed: bool = True
+
+
+class KeyFrameRequested(Message, frozen=True, kw_only=True, tag="keyFrameRequested"):
+    """The request is on its way, or joined to one that is."""
+
+    requested: bool = True
+
+
+Reply: TypeAlias = (
+    RequestError
+    | RoomEntered
+    | RoomLeft
+    | RouterCapabilities
+    | TransportCreated
+    | TransportConnected
+    | Produced
+    | ProducingStopped
+    | ProducerList
+    | Consumed
+    | Closed
+    | Paused
+    | Resumed
+    | KeyFrameRequested
+)
+
+# Events. Each says its room, because a user may be in several.
+
+
+class RoomProducersChanged(Message, frozen=True, kw_only=True, tag="roomProducersChanged"):
+    """All producers of the room. To everyone at joins, leaves, produce, stop, close."""
+
+    room_id: str
+    producers: tuple[ProducerEntry, ...]
+
+
+class NewProducer(Message, frozen=True, kw_only=True, tag="newProducer", omit_defaults=True):
+    """To the others, at ``produce``."""
+
+    room_id: str
+    user_id: str
+    producer_id: str
+    kind: MediaKind
+    app_data: AppData | None = None
+
+
+class ProducerClosed(Message, frozen=True, kw_only=True, tag="producerClosed"):
+    """To the others, whatever closed it; to its owner too where the owner did not ask for just that."""
+
+    room_id: str
+    producer_id: str
+    user_id: str
+
+
+class ProducerPaused(Message, frozen=True, kw_only=True, tag="producerPaused"):
+    """To the others."""
+
+    room_id: str
+    producer_id: str
+    user_id: str
+
+
+class ProducerResumed(Message, frozen=True, kw_only=True, tag="producerResumed"):
+    """To the others."""
+
+    room_id: str
+    producer_id: str
+    user_id: str
+
+
+class ConsumerClosed(Message, frozen=True, kw_only=True, tag="consumerClosed"):
+    """To the consumer's owner, when its producer closed."""
+
+    room_id: str
+    consumer_id: str
+    producer_id: str
+
+
+class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One user of a room. ``name`` is what the user chose to be called, or None."""
+
+    user_id: str
+    name: str | None
+
+
+class PeersChanged(Message, frozen=True, kw_only=True, tag="peersChanged"):
+    """All users of the room, the longest there first. To everyone, at joins and leaves."""
+
+    room_id: str
+    peers: tuple[PeerEntry, ...]
+
+
+class TransportClosed(Message, frozen=True, kw_only=True, tag="transportClosed"):
+    """To the owner, when a transport failed or was lost: what ran on it is closed."""
+
+    room_id: str
+    transport_id: str
+    direction: Direction
+    reason: str
+
+
+class PeerClosed(Message, frozen=True, kw_only=True, tag="peerClosed"):
+    """To a user whom the server put out of the room, without a request of theirs."""
+
+    room_id: str
+    reason: str
+
+
+EventPayload: TypeAlias = (
+    RoomProducersChanged
+    | NewProducer
+    | ProducerClosed
+    | ProducerPaused
+    | ProducerResumed
+    | ConsumerClosed
+    | PeersChanged
+    | TransportClosed
+    | PeerClosed
+)
+
+
+def tag_of(message: type[msgspec.Struct]) -> str:
+    """The tag of a message's class: for requests and events, its name on the wire."""
+    return str(message.__struct_config__.tag)
+
+
+REQUESTS: dict[str, type[Request]] = {tag_of(cls): cls for cls in Request.__args__}
+
+
+def to_wire(message: Reply | EventPayload) -> dict[str, Any]:
+    """The object a client gets: builtins only, camelCase, without the tag."""
+    # By way of JSON: to_builtins leaves tuples as they are.
+    value: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(message))
+    del value[TAG_FIELD]
+    return value

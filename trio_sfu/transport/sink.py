@@ -1,0 +1,53 @@
+"""The sending side of a connected WebRTC transport: SRTP in the socket's arena, then its queue."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from trio_sfu.protocols.dtls import SrtpKeys
+from trio_sfu.transport.srtp import SrtpSender
+from trio_sfu.transport.udp import Path
+
+__all__ = ["SrtpSink"]
+
+
+class SrtpSink:
+    """Implements :class:`trio_sfu.media.sink.Sink`. The owner moves :attr:`path` when ICE selects another."""
+
+    def __init__(self, keys: SrtpKeys, path: Path) -> None:
+        self._sender = SrtpSender(keys.profile, keys.local)
+        self.path = path
+        self.overhead: Final = self._sender.overhead
+        self.transport_sequence = 0
+        self.packets = 0
+        self.octets = 0
+
+    @property
+    def arena(self) -> memoryview:
+        """The arena of the socket that the selected path belongs to."""
+        return self.path.socket.arena
+
+    def reserve(self, size: int) -> int:
+        """Free bytes in the arena, see :meth:`UdpSocket.reserve`."""
+        return self.path.socket.reserve(size)
+
+    def send_rtp(self, start: int, sizes: Sequence[int], runs: Sequence[tuple[int, int, int]]) -> None:
+        """Protect in place, then queue run by run."""
+        path = self.path
+        udp_socket = path.socket
+        overhead = self.overhead
+        self._sender.protect_run(udp_socket.arena_pointer, start, sizes)
+        for count, size, octets in runs:
+            octets += overhead * count
+            udp_socket.queue(path, start, octets, size + overhead, count)
+            start += octets
+            self.packets += count
+            self.octets += octets
+
+    def send_rtcp(self, data: bytes) -> None:
+        """Copy, protect and queue one RTCP packet."""
+        udp_socket = self.path.socket
+        size = len(data)
+        start = udp_socket.reserve(size + self._sender.rtcp_overhead)
+        udp_socket.arena[start : start + size] = data
+        size = self._sender.protect_rtcp(udp_socket.arena_pointer, start, size)
+        udp_socket.queue(self.path, start, size, size, 1)

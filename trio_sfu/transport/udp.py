@@ -1,0 +1,385 @@
+"""The UDP endpoint: one socket per listening address for all media of the process.
+
+Each socket's task waits until datagrams have come, drains them in batches without awaiting, hands each one on
+by direct call (RFC 7983 decides to what), and sends what that caused with as few system calls as it can, before
+it goes back to trio. Nothing here knows RTP: a :class:`DatagramOwner`, found by the ICE username fragment first
+and by its authenticated address from then on, gets its datagrams in place and answers through
+:class:`UdpSocket.queue`.
+"""
+
+import errno
+import logging
+import socket
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import trio
+
+from trio_sfu.protocols.dtls import DtlsCertificate, DtlsContext
+from trio_sfu.protocols.ice import peek_local_ufrag, unauthenticated_error
+from trio_sfu.transport.addresses import ListenAddress
+from trio_sfu.transport.mmsg import SLOT, BatchReceiver, BatchSender, address_of
+from trio_sfu.transport.srtp import pointer_to
+from trio_sfu.wire.demux import DTLS, KIND_OF_FIRST_BYTE, RTP_OR_RTCP, STUN
+from trio_sfu.wire.errors import BadPacket
+
+__all__ = ["DatagramOwner", "EndpointCounters", "Path", "UdpEndpoint", "UdpSocket", "open_udp_endpoint"]
+
+logger = logging.getLogger(__name__)
+
+_ARENA: Final = 1 << 20  # bytes that wait to be sent; flushed when full
+_ROUNDS: Final = 8  # batches drained before trio runs other tasks
+_BUFFER_WANTED: Final = 8 << 20  # a frame of every producer arrives as one burst
+_STRANGERS_PER_SECOND: Final = 2000  # STUN from unknown addresses that is looked at
+_SO_MEMINFO: Final = 55
+_MEMINFO_DROPS: Final = 8
+_SO_RCVBUFFORCE: Final = 33
+_SO_SNDBUFFORCE: Final = 32
+
+
+class Path:
+    """A local socket and a remote address: what ICE calls the two ends of a candidate pair.
+
+    Two paths are equal when both ends are. ``key`` is the raw remote address; ``name_address`` is where its
+    ``sockaddr`` lies in memory, for as long as the path lives.
+    """
+
+    __slots__ = ("_name", "host", "key", "name_address", "name_size", "port", "socket")
+
+    def __init__(self, udp_socket: "UdpSocket", key: bytes) -> None:
+        self.socket: Final = udp_socket
+        self.key: Final = key
+        self._name = bytearray(key + bytes(8) if len(key) == 8 else key)
+        self.name_address: Final = address_of(self._name)
+        self.name_size: Final = len(self._name)
+        (self.port,) = struct.unpack_from("!H", key, 2)
+        self.host: Final = (
+            socket.inet_ntop(socket.AF_INET, key[4:8])
+            if len(key) == 8
+            else socket.inet_ntop(socket.AF_INET6, key[8:24])
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Path) and self.key == other.key and self.socket is other.socket
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return f"<Path {self.host}:{self.port}>"
+
+
+class DatagramOwner(Protocol):
+    """Whoever a datagram belongs to: a WebRTC transport."""
+
+    def receive_stun(self, data: bytes, path: Path, now: float) -> None:
+        """A STUN message that names this owner's username fragment. Raises :class:`BadPacket`."""
+
+    def receive_dtls(self, data: bytes, path: Path, now: float) -> None:
+        """A DTLS record from an authenticated path."""
+
+    def receive_srtp(self, view: memoryview, pointer: Any, size: int, now: float) -> None:
+        """SRTP or SRTCP from an authenticated path, ``size`` bytes at ``view`` and ``pointer``, to be read
+        in place before the call returns."""
+
+    def flush(self, now: float) -> None:
+        """The batch that :meth:`receive_srtp` belonged to is complete."""
+
+    def fault(self, error: Exception) -> None:
+        """Handling one of this owner's datagrams hit a bug."""
+
+
+class EndpointCounters:
+    """Datagrams received and dropped, by reason, over all sockets of an endpoint."""
+
+    __slots__ = ("invalid", "limited", "octets", "received", "unknown")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.octets = 0
+        self.unknown = 0  # from an address that no transport has authenticated
+        self.invalid = 0  # no protocol we speak, or malformed
+        self.limited = 0  # over the rate for strangers
+
+
+class UdpSocket:
+    """One bound UDP socket with its receive slots, its send arena and its routes.
+
+    Made and closed by :func:`open_udp_endpoint`.
+    """
+
+    def __init__(self, endpoint: "UdpEndpoint", address: ListenAddress, sock: socket.socket) -> None:
+        # Given
+        self._endpoint: Final = endpoint
+        self.announced: Final = address.announced_ips
+        self._sock: Final = sock
+        # Owned
+        self.port: Final[int] = sock.getsockname()[1]
+        self.host: Final[str] = sock.getsockname()[0]
+        self.routes: Final[dict[bytes, tuple[DatagramOwner, Path]]] = {}
+        arena = bytearray(_ARENA)
+        self.arena: Final = memoryview(arena)
+        self.arena_pointer: Final = pointer_to(arena)
+        self.sender: Final = BatchSender(sock, arena)
+        self._receiver = BatchReceiver(sock)
+        self._position = 0
+        slots = range(self._receiver.slots)
+        buffer = memoryview(self._receiver.buffer)
+        base = pointer_to(self._receiver.buffer)
+        self._views = [buffer[slot * SLOT : (slot + 1) * SLOT] for slot in slots]
+        self._pointers = [base + slot * SLOT for slot in slots]
+
+    # -- sending ---
+
+    def reserve(self, size: int) -> int:
+        """The offset of ``size`` free bytes in :attr:`arena`, to be written and queued before any other call."""
+        position = self._position
+        if position + size > _ARENA:
+            if size > _ARENA:
+                raise ValueError("more than the arena holds")
+            self.flush()
+            position = 0
+        self._position = position + size
+        return position
+
+    def queue(self, path: Path, offset: int, octets: int, size: int, count: int) -> None:
+        """Send ``count`` datagrams of ``size`` bytes (the last may be shorter) that lie end to end in the arena.
+
+        They leave when the current batch ends, or at once outside of one.
+        """
+        sender = self.sender
+        if sender.full:
+            sender.flush()
+        if count == 1 or sender.segmentation:
+            sender.add(path.name_address, path.name_size, offset, octets, size, count)
+        else:
+            for at in range(0, octets, size):
+                if sender.full:
+                    sender.flush()
+                sender.add(path.name_address, path.name_size, offset + at, min(size, octets - at), size, 1)
+        if not self._endpoint.in_batch:
+            self.flush()
+
+    def send(self, path: Path, data: bytes) -> None:
+        """Send one datagram: copy and queue it."""
+        size = len(data)
+        offset = self.reserve(size)
+        self.arena[offset : offset + size] = data
+        self.queue(path, offset, size, size, 1)
+
+    def flush(self) -> None:
+        """Hand everything queued to the kernel."""
+        self.sender.flush()
+        self._position = 0
+
+    # -- receiving ---
+
+    async def run(self) -> None:
+        """Receive until cancelled."""
+        receiver = self._receiver
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            for _ in range(_ROUNDS):
+                count = receiver.receive()
+                if count:
+                    self._endpoint.run_batch(self, count, trio.current_time())
+                if count < receiver.slots:
+                    break
+
+    def handle(self, count: int, now: float, touched: dict[DatagramOwner, None]) -> None:
+        """Hand on the ``count`` datagrams just received; owners that got media are added to ``touched``."""
+        receiver = self._receiver
+        counters = self._endpoint.counters
+        counters.received += count
+        routes = self.routes
+        kinds = KIND_OF_FIRST_BYTE
+        for slot in range(count):
+            size = receiver.size(slot)
+            counters.octets += size
+            view = self._views[slot]
+            kind = kinds[view[0]] if size else -1
+            if kind == RTP_OR_RTCP:
+                route = routes.get(receiver.source(slot))
+                if route is None or size < 8:
+                    counters.unknown += 1
+                    continue
+                owner = route[0]
+                touched[owner] = None
+                try:
+                    owner.receive_srtp(view, self._pointers[slot], size, now)
+                except Exception as error:
+                    owner.fault(error)
+            elif kind == STUN:
+                self._receive_stun(bytes(view[:size]), receiver.source(slot), now)
+            elif kind == DTLS:
+                route = routes.get(receiver.source(slot))
+                if route is None:
+                    counters.unknown += 1
+                    continue
+                owner, path = route
+                try:
+                    owner.receive_dtls(bytes(view[:size]), path, now)
+                except Exception as error:
+                    owner.fault(error)
+            else:
+                counters.invalid += 1
+
+    def _receive_stun(self, data: bytes, source: bytes, now: float) -> None:
+        endpoint = self._endpoint
+        counters = endpoint.counters
+        route = self.routes.get(source)
+        if route is None and not endpoint.admit_stranger(now):
+            counters.limited += 1
+            return
+        path = route[1] if route else Path(self, source)
+        try:
+            ufrag = peek_local_ufrag(data)
+            owner = endpoint.owner_of(ufrag)
+            if owner is None:
+                counters.unknown += 1
+                self.send(path, unauthenticated_error(data, 401 if ufrag else 400))
+                return
+            try:
+                owner.receive_stun(data, path, now)
+            except BadPacket:
+                raise
+            except Exception as error:
+                owner.fault(error)
+        except BadPacket:
+            counters.invalid += 1
+
+    def kernel_drops(self) -> int:
+        """Datagrams that the kernel dropped because the receive queue was full, since the socket was made."""
+        info = self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+        return int(struct.unpack_from("=9I", info)[_MEMINFO_DROPS])
+
+
+class UdpEndpoint:
+    """All UDP sockets of a process, and which transport each datagram belongs to."""
+
+    def __init__(self) -> None:
+        self.counters: Final = EndpointCounters()
+        self.sockets: list[UdpSocket] = []
+        self.dtls: Final = DtlsContext(DtlsCertificate.generate())
+        self.in_batch = False
+        self._owners: dict[str, DatagramOwner] = {}
+        self._strangers = float(_STRANGERS_PER_SECOND)
+        self._strangers_at = 0.0
+
+    def register(self, local_ufrag: str, owner: DatagramOwner) -> None:
+        """Route STUN that names ``local_ufrag`` to ``owner``, until :meth:`unregister`."""
+        if local_ufrag in self._owners:
+            raise ValueError("username fragment already in use")
+        self._owners[local_ufrag] = owner
+
+    def unregister(self, local_ufrag: str, owner: DatagramOwner) -> None:
+        """Forget ``owner``; a second call does nothing."""
+        if self._owners.get(local_ufrag) is owner:
+            del self._owners[local_ufrag]
+
+    def owner_of(self, local_ufrag: str) -> DatagramOwner | None:
+        """Whom STUN for ``local_ufrag`` belongs to."""
+        return self._owners.get(local_ufrag)
+
+    @property
+    def transport_count(self) -> int:
+        """How many transports are registered."""
+        return len(self._owners)
+
+    def add_route(self, path: Path, owner: DatagramOwner) -> None:
+        """Accept DTLS and SRTP that arrives on ``path`` for ``owner``: the path has authenticated itself."""
+        path.socket.routes[path.key] = (owner, path)
+
+    def remove_route(self, path: Path, owner: DatagramOwner) -> None:
+        """Undo :meth:`add_route`, unless another owner has taken the path over."""
+        route = path.socket.routes.get(path.key)
+        if route is not None and route[0] is owner:
+            del path.socket.routes[path.key]
+
+    def admit_stranger(self, now: float) -> bool:
+        """Whether one more STUN message of an unknown address may cost us anything (a token bucket)."""
+        rate = _STRANGERS_PER_SECOND
+        self._strangers = min(rate, self._strangers + (now - self._strangers_at) * rate)
+        self._strangers_at = now
+        if self._strangers < 1:
+            return False
+        self._strangers -= 1
+        return True
+
+    def run_batch(self, udp_socket: UdpSocket, count: int, now: float) -> None:
+        """Handle one received batch whole, then send everything that it caused on any socket."""
+        touched: dict[DatagramOwner, None] = {}
+        self.in_batch = True
+        try:
+            udp_socket.handle(count, now, touched)
+            for owner in touched:
+                try:
+                    owner.flush(now)
+                except Exception as error:
+                    owner.fault(error)
+        finally:
+            self.in_batch = False
+            for each in self.sockets:
+                each.flush()
+
+
+def _open_socket(address: ListenAddress) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.bind_ip else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind((address.bind_ip, address.port))
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror}"
+            raise OSError(error.errno, f"UDP {address.bind_ip} port {address.port} {reason}") from error
+        _enlarge(sock, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
+        _enlarge(sock, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
+    """Ask for a long queue; the privileged option is not held to the system's limit."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_WANTED)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_WANTED)
+    granted = sock.getsockopt(socket.SOL_SOCKET, option) // 2  # the kernel doubles it for its own use
+    if granted < _BUFFER_WANTED and option == socket.SO_RCVBUF:
+        logger.warning(
+            "the kernel granted a UDP receive queue of %d KiB where %d were asked for; bursts of video may be "
+            "lost under load (raise net.core.rmem_max)",
+            granted >> 10,
+            _BUFFER_WANTED >> 10,
+        )
+
+
+@asynccontextmanager
+async def open_udp_endpoint(addresses: Sequence[ListenAddress]) -> AsyncIterator[UdpEndpoint]:
+    """Bind one socket per address and receive on them until the block ends, which closes them.
+
+    Raises :class:`OSError` with a sentence for a person where an address cannot be bound.
+    """
+    endpoint = UdpEndpoint()
+    opened: list[socket.socket] = []
+    try:
+        for address in addresses:
+            sock = _open_socket(address)
+            opened.append(sock)
+            endpoint.sockets.append(UdpSocket(endpoint, address, sock))
+        async with trio.open_nursery() as nursery:
+            for udp_socket in endpoint.sockets:
+                nursery.start_soon(udp_socket.run, name=f"udp {udp_socket.host}:{udp_socket.port}")
+            yield endpoint
+            nursery.cancel_scope.cancel()
+    finally:
+        for sock in opened:
+            trio.lowlevel.notify_closing(sock)
+            sock.close()
