@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.dtls import CM, GCM, ClientIdentity
-from bench.load import EVEN_RATE, FRAMES_PER_SECOND, PACKETS_PER_FRAME, Call, Shape, percentile
+from bench.load import EVEN_RATE, FRAMES_PER_SECOND, Call, Shape, percentile
 from bench.server_process import CpuTime, resident_memory, running_server, split_cpus
+from bench.users import PACKETS_PER_FRAME
 
 _PROFILES = {"gcm": GCM, "cm": CM}
 
@@ -44,6 +45,7 @@ class Result:
     cpu_system_us: float | None
     cpu_total_us: float | None
     server_cpu_share: float | None
+    server_waited_share: float | None
     latency_p50_ms: float
     latency_p99_ms: float
     latency_max_ms: float
@@ -107,6 +109,9 @@ def measure(
             cpu_system_us=system,
             cpu_total_us=user + system if user is not None and system is not None else None,
             server_cpu_share=(user + system) * out / 1e6 / wall if user is not None and system is not None else None,
+            server_waited_share=(
+                (cpu_after.waited - cpu.waited) / wall if cpu is not None and cpu_after is not None else None
+            ),
             latency_p50_ms=percentile(latencies, 0.50),
             latency_p99_ms=percentile(latencies, 0.99),
             latency_max_ms=percentile(latencies, 1.0),
@@ -169,6 +174,11 @@ def remarks(result: Result) -> list[str]:
     said = []
     if result.server_drops:
         said.append(f"the server's receive queue dropped {result.server_drops} packets")
+    if result.server_waited_share is not None and result.server_waited_share > 0.02:
+        said.append(
+            f"other processes took the server's CPU: it was ready but not run {result.server_waited_share:.0%}"
+            " of the time, and latency is the worse for it"
+        )
     if result.generator_drops:
         said.append(f"the generator's own queues dropped {result.generator_drops} packets (they count as forwarded)")
     if result.generator_cpu_share > 0.85:

@@ -1,6 +1,6 @@
 """Batches of datagrams through recvmmsg(2): what lets one core of Python count 100,000 packets a second.
 
-Owned by the load generator (:mod:`bench.load`); nothing in ``trio_sfu`` uses it, so that the
+Owned by the load generator (:mod:`bench.users`); nothing in ``trio_sfu`` uses it, so that the
 generator shares no fast path, and no bug in one, with the server that it measures.
 
 libc is reached through cffi's ABI mode: no compiler, Linux only.

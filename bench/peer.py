@@ -3,7 +3,7 @@
 :class:`ClientTransport` does what a browser's transport does towards an ICE-lite server: it sends signed
 binding requests as the controlling agent (RFC 8445), shakes hands as the DTLS client (RFC 5764) and then
 protects and unprotects SRTP. It neither negotiates nor decodes media. Whoever owns the socket feeds it:
-:mod:`bench.load` from epoll, ``tests/support/media_client.py`` from trio.
+:mod:`bench.users` from epoll, ``tests/support/media_client.py`` from trio.
 """
 
 from __future__ import annotations

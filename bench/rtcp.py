@@ -1,6 +1,6 @@
 """The little RTCP that a light client speaks: reports, feedback, and reading requests of the server.
 
-Written apart from ``trio_sfu.wire.rtcp`` so that the two check each other. Called by :mod:`bench.load` and
+Written apart from ``trio_sfu.wire.rtcp`` so that the two check each other. Called by :mod:`bench.users` and
 ``tests/support/media_client.py``.
 """
 

@@ -3,7 +3,7 @@
 Owns the packets' layout: headers as Chrome sends them, VP8 payloads a keyframe test recognises, and at the
 end of every payload a mark (running number, time of sending) by which a receiver tells exactly which packet
 it holds, whatever was rewritten on the way. Written apart from ``trio_sfu.wire`` so that the two check
-each other. Called by :mod:`bench.load` and ``tests/support/media_client.py``.
+each other. Called by :mod:`bench.users` and ``tests/support/media_client.py``.
 """
 
 from __future__ import annotations

@@ -30,16 +30,28 @@ class ServerStartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CpuTime:
-    """Seconds of one process, all threads, since its start."""
+    """Seconds of one process, all threads, since its start; ``waited`` is what it was ready but not run."""
 
     user: float
     system: float
+    waited: float
 
     @classmethod
     def read(cls, pid: int) -> CpuTime:
         # proc(5): the command's name, in brackets, may hold spaces; utime and stime are fields 14 and 15.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        return cls(int(fields[11]) / _TICKS, int(fields[12]) / _TICKS)
+        return cls(int(fields[11]) / _TICKS, int(fields[12]) / _TICKS, _waited(pid))
+
+
+def _waited(pid: int) -> float:
+    # The kernel's sched-stats: time on the CPU, time waiting on a run queue, time slices.
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError):
+            continue
+    return total / 1e9
 
 
 def resident_memory(pid: int) -> int:

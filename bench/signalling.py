@@ -1,6 +1,6 @@
 """A small synchronous Socket.IO client over one WebSocket, for the load generator.
 
-Owned by :mod:`bench.load`: requests block while calls are set up; afterwards ``fileno`` goes into the
+Owned by :mod:`bench.users`: requests block while calls are set up; afterwards ``fileno`` goes into the
 generator's epoll and ``read_waiting`` answers the server's heartbeats. Tests have their own trio client in
 ``tests/support``.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -16,10 +16,11 @@ from trio_sfu.signalling.http import HttpLimits, HttpStats, Route, serve_http
 
 @dataclass(frozen=True, slots=True)
 class FrontDoor:
-    """``url`` has scheme, host and port."""
+    """``url`` has scheme, host and port; cancelling ``scope`` stops the server."""
 
     url: str
     stats: HttpStats
+    scope: trio.CancelScope
 
     @property
     def websocket_url(self) -> str:
@@ -52,6 +53,17 @@ async def nothing_left() -> AsyncIterator[None]:
     assert open_sockets() <= sockets, "sockets are left"
 
 
+async def _run_in_scope(
+    serve: Callable[[trio.TaskStatus[object]], Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[trio.CancelScope],
+) -> None:
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            task_status.started(scope)
+
+
 @asynccontextmanager
 async def open_front_door(
     routes: Sequence[Route],
@@ -77,9 +89,9 @@ async def open_front_door(
         )
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve)
+        scope = await nursery.start(_run_in_scope, serve)
         scheme = "http" if ssl_context is None else "https"
-        yield FrontDoor(f"{scheme}://127.0.0.1:{port}", stats)
-        nursery.cancel_scope.cancel()
+        yield FrontDoor(f"{scheme}://127.0.0.1:{port}", stats, scope)
+        scope.cancel()
     assert stats.connections == 0
     assert stats.websockets == 0

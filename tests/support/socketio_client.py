@@ -14,9 +14,10 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 
 from tests.support.http_client import connect_http
+from tests.support.websocket_client import connect_websocket
 
 _SEPARATOR = "\x1e"
 
@@ -216,11 +217,11 @@ class SocketIOClient:
             self._answers[int(number)] = data
             self._acks[int(number)].set()
 
-    async def wait_connected(self) -> None:
+    async def connected(self) -> bool:
+        """Wait until the server has taken the client in; False: it has not, and the connection is over."""
         with trio.fail_after(10):
             await self._connected.wait()
-        if not self.sid:
-            raise ClientClosed
+        return bool(self.sid)
 
 
 def _take_out(data: Any, attachments: list[bytes]) -> Any:
@@ -254,22 +255,23 @@ async def connect_engineio(
 ) -> AsyncIterator[EngineClient]:
     """An Engine.IO session, its handshake packet the first of ``packets``. ``url`` is http(s)://host:port."""
     engine = EngineClient(url, path, tls)
-    async with trio.open_nursery() as nursery:
-        if transport == "polling":
+    if transport == "polling":
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(engine.run_polling)
             yield engine
             nursery.cancel_scope.cancel()
-            return
-        target = url.replace("http", "ws", 1) + path + "?EIO=4&transport=websocket"
-        try:
-            async with open_websocket_url(
-                target, ssl_context=tls, max_message_size=16_000_000, disconnect_timeout=2
-            ) as websocket:
-                nursery.start_soon(engine.run_websocket, websocket)
-                yield engine
-        except HandshakeError as error:
-            raise ClientClosed(str(error)) from error
-        nursery.cancel_scope.cancel()
+        return
+    target = url.replace("http", "ws", 1) + path + "?EIO=4&transport=websocket"
+    try:
+        async with (
+            connect_websocket(target, tls=tls) as websocket,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(engine.run_websocket, websocket)
+            yield engine
+            nursery.cancel_scope.cancel()
+    except HandshakeError as error:
+        raise ClientClosed(str(error)) from error
 
 
 @asynccontextmanager
@@ -282,12 +284,12 @@ async def connect_socketio(
     auth: Any = None,
 ) -> AsyncIterator[SocketIOClient]:
     """A connected socket; its connection is closed on leaving. Raises ClientClosed where it cannot be had."""
-    async with (
-        connect_engineio(url, transport=transport, path=path, tls=tls) as engine,
-        trio.open_nursery() as nursery,
-    ):
+    async with connect_engineio(url, transport=transport, path=path, tls=tls) as engine:
         client = SocketIOClient(engine)
-        nursery.start_soon(client.run, auth)
-        await client.wait_connected()
-        yield client
-        nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run, auth)
+            if await client.connected():
+                yield client
+            nursery.cancel_scope.cancel()
+        if not client.sid:
+            raise ClientClosed("the server took no connection")

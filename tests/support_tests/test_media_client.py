@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
-from bench.server_process import running_server
 from tests.support.media_client import MediaUserError, media_user
 from tests.support.relay import open_relay
+from tests.support.server import running_server
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +26,16 @@ async def test_a_viewer_misses_nothing(url: str) -> None:
         heard = await viewer.consume(audio.producer_id)
         sender.start_sending(pps=200)
         await seen.wait_received(200)
+        await seen.wait_until(lambda: seen.sender_reports > 0)
+        await heard.wait_until(lambda: heard.sender_reports > 0)
         sender.stop_sending()
         for stream, sent in ((seen, video), (heard, audio)):
             await stream.wait_number(sent.sent - 1)
             assert stream.missing() == []
             assert stream.numbers == sorted(stream.numbers)
-            assert stream.sender_reports >= 1
             assert {packet.ssrc for packet in stream.received} == {stream.ssrc}
             sequence = [packet.sequence_number for packet in stream.received]
-            assert all((b - a) & 0xFFFF == 1 for a, b in zip(sequence, sequence[1:], strict=False))
+            assert all((b - a) & 0xFFFF == 1 for a, b in itertools.pairwise(sequence))
         assert viewer.receive_transport is not None
         assert viewer.receive_transport.unexpected_ssrcs == set()
 
