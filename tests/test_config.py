@@ -1,40 +1,14 @@
 """The command line and the environment: what they mean, and what is said about mistakes."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
+from tests.support.certificate import write_certificate
 from trio_sfu import __version__
 from trio_sfu.config import Config, parse, tls_context
-
-
-def certificate(folder: Path, password: bytes | None = None) -> tuple[str, str]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    start = datetime(2024, 1, 1)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=36500))
-        .sign(key, hashes.SHA256())
-    )
-    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
-    if password is not None:
-        encryption = serialization.BestAvailableEncryption(password)
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
-    return str(cert_file), str(key_file)
 
 
 def test_defaults() -> None:
@@ -147,14 +121,18 @@ def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_tls(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
+    cert, key = map(str, write_certificate(tmp_path))
     config = parse(["--tls-cert", cert, "--tls-key", key], {})
     assert tls_context(config) is not None
 
 
 def test_an_encrypted_key_is_refused_without_asking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cert, key = certificate(tmp_path, password=b"secret")
+    cert, key = write_certificate(tmp_path)
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(private.private_bytes(pem, pkcs8, encryption))
     with pytest.raises(SystemExit) as exit_:
-        parse(["--tls-cert", cert, "--tls-key", key], {})
+        parse(["--tls-cert", str(cert), "--tls-key", str(key)], {})
     assert exit_.value.code == 2
     assert "encrypted" in capsys.readouterr().err

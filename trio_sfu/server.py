@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 DIST: Final = Path(__file__).parent / "web" / "dist"
 SHUTDOWN_SECONDS: Final = 8.0  # after that, whatever still runs is cancelled
 _PORT_TRIES: Final = 5
+ANSWER_SECONDS: Final = 0.05  # for what needs no more than its turn
 GOODBYE_SECONDS: Final = 1.0  # for connections to write their last words
 
 
@@ -54,7 +55,7 @@ class CannotStart(Exception):
 class Server:
     """A running server, for whoever opened it to look at."""
 
-    url: str
+    url: str  # without a slash at the end
     port: int
     media: tuple[ListenAddress, ...]  # with the ports as they are
     endpoint: UdpEndpoint
@@ -123,7 +124,8 @@ async def open_signalling(
             serve = partial(serve_http, listeners, routes, ssl_context=context, stats=http_stats)
             await nursery.start(serve)
             yield
-        # The sessions are over; their WebSockets write a close frame and go.
+        # The sessions are over: waiting polls are answered now, WebSockets write a close frame and go.
+        await trio.sleep(ANSWER_SECONDS)
         with trio.move_on_after(GOODBYE_SECONDS):
             while http_stats.websockets:  # noqa: ASYNC110 - a counter has no event, and this is the end
                 await trio.sleep(0.01)
@@ -143,7 +145,7 @@ async def run(config: Config) -> None:
                 print("pages: not built; `python hatch_build.py` in the source checkout builds them")
             _settle_garbage_collection()
             # The ready line is a contract: programs wait for it.
-            print(f"listening on {server.url}", flush=True)
+            print(f"listening on {server.url}/", flush=True)
             async for number in signals:
                 logger.info("%s: shutting down", signal.Signals(number).name)
                 break
@@ -203,7 +205,7 @@ def _url(config: Config, port: int) -> str:
     host = config.host
     if host is None or host in ("0.0.0.0", "::"):
         host = "localhost"
-    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def _healthz(_: HttpRequest) -> HttpResponse:

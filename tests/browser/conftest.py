@@ -49,9 +49,8 @@ def shared_server() -> Iterator[Server]:
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
     """The shared server: after the test no room, peer, transport, session, connection, task or file is left."""
-    before = shared_server.gauges()
     yield shared_server
-    shared_server.wait_gauges(before)
+    shared_server.wait_idle()
     assert not [line for line in shared_server.log if "Traceback" in line]
 
 

@@ -11,7 +11,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.fake_media import FakeMedia, dtls_parameters
 from trio_sfu.media.capabilities import router_rtp_capabilities
-from trio_sfu.media.parameters import MediaKind, RtpCapabilities, RtpCodecParameters, RtpParameters
+from trio_sfu.media.parameters import (
+    MediaKind,
+    RtpCapabilities,
+    RtpCodecParameters,
+    RtpEncodingParameters,
+    RtpParameters,
+)
 from trio_sfu.rooms import messages as m
 from trio_sfu.rooms.envelopes import Event
 from trio_sfu.rooms.registry import Rooms, open_rooms
@@ -79,9 +85,12 @@ class World:
         assert self.rooms._memberships == {}
 
 
-def parameters(kind: MediaKind) -> RtpParameters:
-    mime_type = "audio/opus" if kind == "audio" else "video/VP8"
-    return RtpParameters(codecs=(RtpCodecParameters(mime_type=mime_type, clock_rate=48000, payload_type=111),))
+def parameters(kind: MediaKind, codec: str = "") -> RtpParameters:
+    if kind == "audio":
+        opus = RtpCodecParameters(mime_type="audio/opus", clock_rate=48000, channels=2, payload_type=111)
+        return RtpParameters(codecs=(opus,), encodings=(RtpEncodingParameters(ssrc=1),))
+    video = RtpCodecParameters(mime_type=codec or "video/VP8", clock_rate=90000, payload_type=96)
+    return RtpParameters(codecs=(video,), encodings=(RtpEncodingParameters(ssrc=2),))
 
 
 @asynccontextmanager
@@ -293,6 +302,17 @@ async def test_a_producer_replaces_the_older_of_its_kind_and_source() -> None:
         assert listed == {camera2, screen2, audio}
         closed = [e.producer_id for e in world.take_events("a", m.ProducerClosed)]
         assert closed == [camera, screen]  # the owner did not ask for that by name
+
+
+async def test_a_produce_that_is_refused_leaves_the_older_one() -> None:
+    async with a_world() as world:
+        await world.room("a", "b")
+        await world.transports("a")
+        producer_id = await world.produce("a")
+        strange = m.Produce(kind="video", rtp_parameters=parameters("video", "video/H265"))
+        assert await world.refused("a", strange) == "unsupported-codec"
+        listed = (await world.ok("b", m.ListProducers(), m.ProducerList)).producers
+        assert [p.producer_id for p in listed] == [producer_id]
 
 
 async def test_close_pause_resume() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -41,10 +40,8 @@ def open_sockets() -> int:
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[None]:
     """Fails where a task or a socket is there afterwards that was not before."""
-    gc.collect()
     tasks, sockets = trio.lowlevel.current_statistics().tasks_living, open_sockets()
     yield
-    gc.collect()
     for _ in range(20):  # tasks just cancelled may have their last step to go
         if trio.lowlevel.current_statistics().tasks_living <= tasks:
             break

@@ -57,10 +57,14 @@ class HttpClient:
         await self.stream.send_all(data + (self._h11.send(h11.EndOfMessage()) or b""))
 
     async def answer(self) -> Answer:
+        """Raises ConnectionError where there is none, or only a part of it."""
         status, headers, parts = 0, {}, []
         with trio.fail_after(10):
             while True:
-                event = self._h11.next_event()
+                try:
+                    event = self._h11.next_event()
+                except h11.RemoteProtocolError as error:
+                    raise ConnectionError(str(error)) from error
                 if event is h11.NEED_DATA:
                     self._h11.receive_data(bytes(await self.stream.receive_some(65536)))
                 elif isinstance(event, h11.Response):

@@ -27,6 +27,14 @@ class Server:
         self.process = process
         self.url = url
         self.log = log
+        self.idle = self._settled_gauges()
+        """The gauges of a server that nobody uses."""
+
+    def _settled_gauges(self) -> dict[str, float]:
+        gauges = self.gauges()
+        while (again := self.gauges()) != gauges:
+            gauges = again
+        return gauges
 
     @property
     def media_ports(self) -> list[int]:
@@ -63,11 +71,11 @@ class Server:
         figures = self.metrics()
         return {name: figures[name] for name in figures if name.removeprefix("trio_sfu_") in LEFTOVERS}
 
-    def wait_gauges(self, wanted: dict[str, float]) -> None:
-        """Wait until the gauges are as ``wanted``, for at most ``SETTLE_SECONDS``: nothing is left."""
+    def wait_idle(self) -> None:
+        """Wait until nothing is left of what was going on, for at most ``SETTLE_SECONDS``."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while (now := self.gauges()) != wanted:
-            assert time.monotonic() < deadline, f"left in the server: {_difference(now, wanted)}"
+        while (now := self.gauges()) != self.idle:
+            assert time.monotonic() < deadline, f"left in the server: {_difference(now, self.idle)}"
             time.sleep(0.05)
 
 

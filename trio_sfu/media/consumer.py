@@ -29,6 +29,14 @@ __all__ = ["Consumer"]
 
 # A consumer that has just begun has nothing to show: its requests for a keyframe are answered at once.
 _FRESH_SECONDS: Final = 3.0
+# A browser drops what arrives before it has taken in the answer to `consume`. Where the transport is connected
+# already and the client has not asked for a paused consumer, that answer gets this much of a start.
+_ANSWER_SECONDS: Final = 0.05
+# A keyframe older than this could be too old to begin with by the time that the consumer can: another one is asked for.
+_YOUNG_KEYFRAME_SECONDS: Final = 0.2
+# A receiver that asks for a keyframe this soon after its first packet has missed the one that it was sent.
+_MISSED_SECONDS: Final = 0.5
+_MAX_REPEATS: Final = 3
 # Stretches of unbroken numbering that retransmissions can refer to; mappings older than the cache are useless.
 _MAX_STRETCHES: Final = 8
 # The same packet is not sent again sooner than this, or than a round trip.
@@ -95,6 +103,9 @@ class Consumer:
         self._synchronised = False
         self._same_clock = False
         self._started = 0.0
+        self._began_at = float("-inf")
+        self._repeats = 0
+        self._begin_at = session.now() + (_ANSWER_SECONDS if session.sink is not None else 0.0)
         self._sequence_offset = 0
         self._timestamp_offset = 0
         self._floor: int | None = None
@@ -140,8 +151,40 @@ class Consumer:
         """Begin anew: after a resume on either side, or when the transport has just been connected."""
         self._synchronised = False
         self._started = now
-        if self.active:
-            self.request_key_frame(urgent=True)
+        self._begin_at = now
+        self._repeats = 0
+        self._prepare(now)
+        self.begin(now)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether packets are wanted, and none go out for want of a keyframe."""
+        return not self._synchronised and self._needs_keyframe and self.active
+
+    def begin(self, now: float) -> None:
+        """Start with a keyframe that has come already, if it is recent; to be called until it no longer waits."""
+        stream = self.target
+        if not self.waiting or stream is None or now < self._begin_at:
+            return
+        group = stream.recent_group(now)
+        if group is not None and not self._has_sent(stream, group.packets[0]):
+            self.forward(stream, group, now)
+        elif stream.keyframes is not None and not stream.keyframes.waiting:
+            self.producer.request_keyframe(stream, now, urgent=True)
+
+    def _has_sent(self, stream: "IncomingStream", packet: Packet) -> bool:
+        """Whether ``packet`` is from before what has gone out last: timestamps must not go back."""
+        if stream is not self.stream or not self._same_clock:
+            return False
+        return self._last_timestamp - packet.timestamp - self._timestamp_offset & 0xFFFFFFFF < 0x80000000
+
+    def _prepare(self, now: float) -> None:
+        """See to it that there is a keyframe when the consumer begins, be it still paused or not connected."""
+        stream = self.target
+        if stream is None or stream.keyframes is None or self.producer.paused:
+            return
+        if now - stream.keyframes.last_keyframe > _YOUNG_KEYFRAME_SECONDS:
+            self.producer.request_keyframe(stream, now, urgent=True)
 
     def request_key_frame(self, *, urgent: bool = True) -> None:
         """Ask the producer for a keyframe; for a source without any this does nothing."""
@@ -158,11 +201,11 @@ class Consumer:
         self.target = stream
         if self not in stream.consumers:
             stream.consumers = (*stream.consumers, self)
+        now = self._session.now()
         if self.stream is None:
             self.stream = stream
-            self._started = self._session.now()
-        if self.active:
-            self.request_key_frame(urgent=True)
+            self._started = now
+        self._prepare(now)
 
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
@@ -195,6 +238,8 @@ class Consumer:
         if sink is None or self.paused:
             return
         if stream is not self.stream or not self._synchronised:
+            if now < self._begin_at:
+                return
             synchronised = self._synchronise(stream, batch, now)
             if synchronised is None:
                 return
@@ -240,6 +285,8 @@ class Consumer:
         same_clock = stream is self.stream and self._same_clock
         self.stream = stream
         self._synchronised = self._same_clock = True
+        if self._repeats == 0:
+            self._began_at = now
         first = batch.packets[index]
         self._floor = first.sequence_number
         self._sequence_offset = self._last_number + 1 - first.sequence_number & 0xFFFF
@@ -247,9 +294,7 @@ class Consumer:
             # Another clock: go on as much later as the time that has passed.
             elapsed = max(1, round((now - self._last_sent) * stream.clock_rate))
             self._timestamp_offset = self._last_timestamp + elapsed - first.timestamp
-        self._stretches.append(
-            _Stretch(self._last_number + 1, self._sequence_offset, self._timestamp_offset, stream)
-        )
+        self._stretches.append(_Stretch(self._last_number + 1, self._sequence_offset, self._timestamp_offset, stream))
         return batch.after(index)
 
     def _above_floor(self, batch: Batch) -> Batch | None:
@@ -297,8 +342,8 @@ class Consumer:
     def _find(self, number: int) -> "tuple[Packet, _Stretch] | None":
         """The packet that went out as ``number``, and the stretch it belongs to."""
         back = self._last_number - number & 0xFFFF
-        if back >= 0x8000 or (self._rtx_stamp is None and back > _MAX_RESEND_AGE):
-            return None  # not sent yet, or too long ago
+        if back >= 0x8000:
+            return None  # not sent yet
         for stretch in reversed(self._stretches):
             if self._last_number - back >= stretch.first:
                 packet = stretch.stream.cache.get(number - stretch.sequence_offset & 0xFFFF)
@@ -317,6 +362,8 @@ class Consumer:
             stamp = self._rtx_stamp
             self._rtx_number = self._rtx_number + 1 & 0xFFFF
             offset = self._rtx_number - packet.sequence_number
+        elif self._last_number - number & 0xFFFF > _MAX_RESEND_AGE:
+            return
         start = sink.reserve(packet.size + sink.overhead)
         sink.transport_sequence = stamp.write(
             sink.arena,
@@ -332,9 +379,23 @@ class Consumer:
         self.retransmitted += 1
 
     def on_keyframe_request(self, now: float) -> None:
-        """The receiver's PLI or FIR."""
-        if self.active:
-            self.request_key_frame(urgent=now - self._started < _FRESH_SECONDS)
+        """The receiver's PLI or FIR.
+
+        One that has only just begun was not ready for its first keyframe (its answer to `consume` took longer). It
+        has decoded nothing, so it can be given that keyframe again, under new numbers: the sender would make no
+        other one so soon.
+        """
+        if not self.active:
+            return
+        stream = self.stream
+        if stream is not None and self._synchronised and now - self._began_at < _MISSED_SECONDS:
+            group = stream.recent_group(now) if self._repeats < _MAX_REPEATS else None
+            if group is not None:
+                self._repeats += 1
+                self._synchronised = False
+                self.forward(stream, group, now)
+                return
+        self.request_key_frame(urgent=now - self._started < _FRESH_SECONDS)
 
     def on_report(self, block: ReportBlock, now: float) -> None:
         """The receiver's view of this stream."""

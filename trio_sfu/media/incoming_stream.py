@@ -40,8 +40,11 @@ _CACHE_SECONDS: Final = {"audio": 1.0, "video": 2.0}
 # What a NACK's answer takes to come back; producers do not tell their round-trip time.
 _ASSUMED_RTT: Final = 0.1
 _LIVE_SECONDS: Final = 1.0
+# How old a keyframe may be for a consumer to begin with it, and how much may be sent at once for that.
+_REPLAY_SECONDS: Final = 0.5
+_REPLAY_OCTETS: Final = 250_000
 _ORIGINAL_NUMBER: Final = struct.Struct("!H")
-# RFC 3550, A.1: a larger step forward, or one further back, is a restart of the sender if the next packet follows on it.
+# RFC 3550, A.1: a larger step forward, or one further back, is a restart of the sender if the next packet follows it.
 _MAX_STEP: Final = 3000
 # What is later than that cannot go out any more: consumers' SRTP takes nothing from before its window of 1024 packets.
 _MAX_LATE: Final = 1000
@@ -204,6 +207,20 @@ class IncomingStream:
                 consumer.forward(self, batch, now)
             except Exception as error:
                 consumer.fault(error)
+
+    def recent_group(self, now: float) -> Batch | None:
+        """The last keyframe and what has been forwarded since, where that is recent and small enough to be sent again.
+
+        It lets a consumer begin at once that comes too late for a keyframe, and too early for the next: see
+        :mod:`trio_sfu.media.keyframes` for why the sender would not make another one now.
+        """
+        keyframes = self.keyframes
+        if keyframes is None or now - keyframes.last_keyframe > _REPLAY_SECONDS:
+            return None
+        group = self.cache.since_keyframe(newest=len(self._pending))
+        if not group or sum(packet.size for packet in group) > _REPLAY_OCTETS:
+            return None
+        return Batch(group)
 
     # -- feedback ---
 

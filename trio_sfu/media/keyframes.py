@@ -21,13 +21,15 @@ _SPACING: Final = 0.5
 class KeyFrameRequester:
     """The decision for one incoming stream; the caller sends the PLI or FIR. Times are seconds."""
 
-    __slots__ = ("_last_keyframe", "_next", "_tries", "requests_sent")
+    __slots__ = ("_last_sent", "_next", "_tries", "last_keyframe", "requests_sent")
 
     def __init__(self) -> None:
         self.requests_sent = 0
-        self._last_keyframe = float("-inf")
+        self.last_keyframe = float("-inf")
+        """When the last one began to arrive."""
         self._next: float | None = None  # when to (re)send; None: nobody waits for a keyframe
         self._tries = 0
+        self._last_sent = float("-inf")
 
     @property
     def waiting(self) -> bool:
@@ -41,10 +43,10 @@ class KeyFrameRequester:
         """
         if self._next is None:
             self._tries = 0
-            self._next = now if urgent else max(now, self._last_keyframe + _SPACING)
+            self._next = now if urgent else max(now, self.last_keyframe + _SPACING)
         elif urgent and (self._tries == 0 or self._tries >= _QUICK_TRIES):
             self._tries = 0  # one put off is made at once, a slow search becomes a quick one again
-            self._next = min(now, self._next)
+            self._next = min(self._next, max(now, self._last_sent + _RETRY))
         return self.due(now)
 
     def due(self, now: float) -> bool:
@@ -56,10 +58,11 @@ class KeyFrameRequester:
             self._next = None
             return False
         self.requests_sent += 1
+        self._last_sent = now
         self._next = now + (_RETRY if self._tries < _QUICK_TRIES else _SLOW_RETRY)
         return True
 
     def on_keyframe(self, now: float) -> None:
         """A keyframe has begun to arrive: whoever waited is served."""
-        self._last_keyframe = now
+        self.last_keyframe = now
         self._next = None

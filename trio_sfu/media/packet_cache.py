@@ -39,6 +39,23 @@ class PacketCache:
         """The packet that arrived with ``sequence_number``, if it is kept still."""
         return self._by_number.get(sequence_number)
 
+    def since_keyframe(self, newest: int = 0) -> list[Packet]:
+        """The last keyframe and all that came after it, in order of arrival, without the ``newest`` packets.
+
+        Empty where that holds no keyframe. A keyframe of several marked packets is taken from its first.
+        """
+        found = 0
+        timestamp: int | None = None
+        order = self._order
+        for back in range(newest + 1, len(order) + 1):
+            packet = order[-back]
+            if timestamp is not None and packet.timestamp != timestamp:
+                break
+            if packet.keyframe:
+                found = back
+                timestamp = packet.timestamp
+        return [order[-back] for back in range(found, newest, -1)]
+
     def expire(self, now: float) -> None:
         """Let go of what is too old; to be called once a batch."""
         order = self._order

@@ -65,9 +65,7 @@ class Producer:
     # -- streams ---
 
     def _add_stream(self, index: int, ssrc: int, rtx_ssrc: int | None) -> IncomingStream:
-        stream = IncomingStream(
-            self.kind, self._codecs[index], self.mapping, ssrc=ssrc, rtx_ssrc=rtx_ssrc, index=index
-        )
+        stream = IncomingStream(self.kind, self._codecs[index], self.mapping, ssrc=ssrc, rtx_ssrc=rtx_ssrc, index=index)
         self.streams[index] = stream
         return stream
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from trio_sfu.media.capabilities import router_rtp_capabilities
 from trio_sfu.media.consumer import Consumer
+from trio_sfu.media.errors import MediaError
 from trio_sfu.media.ortc import (
     get_consumable_rtp_parameters,
     get_consumer_rtp_parameters,
@@ -81,16 +82,21 @@ class Router:
     ) -> Consumer:
         """Make a consumer of ``producer`` on ``transport``; the closing of either closes it.
 
-        Raises :class:`MediaError` (``cannot-consume`` where the endpoint lacks the codec).
+        Raises :class:`MediaError` (``cannot-consume`` where the endpoint lacks the codec, ``transport-closed``,
+        ``producer-not-found`` for a closed one).
         """
         session = transport.session
+        if session.closed:
+            raise MediaError("transport-closed", "the transport is closed")
+        if producer.closed:
+            raise MediaError("producer-not-found", "the producer is closed")
         ssrc = session.unused_ssrc()
         rtp_parameters = get_consumer_rtp_parameters(
             producer.consumable,
             rtp_capabilities,
             mid=session.unused_mid(),
             ssrc=ssrc,
-            rtx_ssrc=ssrc % 0xFFFFFFFF + 1,
+            rtx_ssrc=ssrc + 1,
             cname=producer.cname,
         )
         consumer = Consumer(

@@ -6,6 +6,7 @@ reports, transport-wide feedback, NACKs and keyframe requests; consumers get our
 """
 
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from random import Random
 from typing import Final
 
@@ -42,10 +43,14 @@ from trio_sfu.wire.rtp import RtpPacket, parse_rtp
 __all__ = ["RtpSession", "SessionCounters"]
 
 _REPORT_SECONDS: Final = 1.0
-# libsrtp keeps state for every SSRC it has seen: a client that invents them without end is not served.
+# libsrtp keeps state for every SSRC it has seen: a client that invents them without end is not served. The last packets
+# of closed producers count too, and Firefox sends RTCP under another SSRC for each consumer: so each adds a few.
 _MAX_UNKNOWN_SSRCS: Final = 64
+_UNKNOWN_SSRCS_PER_MEMBER: Final = 4
 _MAX_RTCP_BLOCKS: Final = 20  # keeps a compound within 1200 bytes
-_MAX_NACKED: Final = 250
+_MAX_NACKED: Final = 250  # numbers in one NACK, of either direction
+_MAX_REMB_SSRCS: Final = 255
+_MAX_RTCP_SIZE: Final = 1200
 _NTP_EPOCH: Final = 2208988800  # seconds from 1900 to 1970
 
 
@@ -81,6 +86,7 @@ class RtpSession:
         self._on_abuse: Final = on_abuse
         self._random: Final = random
         # Owned
+        self.closed = False
         self.sink: Sink | None = None
         """There once the transport is connected and the peer's fingerprint matched; set by :meth:`connect`."""
         self.counters: Final = SessionCounters()
@@ -98,6 +104,7 @@ class RtpSession:
         self._transport_cc_id = 0
         self._touched: dict[IncomingStream, Producer] = {}
         self._unknown_ssrcs: set[int] = set()
+        self._unknown_limit = _MAX_UNKNOWN_SSRCS
         self._next_mid = 0
         self._next_report = 0.0
         self.packets_received = 0
@@ -106,10 +113,11 @@ class RtpSession:
     # -- members ---
 
     def unused_ssrc(self) -> int:
-        """A random SSRC that nothing in this session has (RFC 3550, section 8.1)."""
+        """A random SSRC (RFC 3550, section 8.1); nothing in this session has it, nor the one after it."""
         while True:
-            ssrc = self._random.randrange(1, 1 << 32)
-            if not (ssrc in self._outgoing or ssrc in self._incoming or ssrc in self._repairs):
+            ssrc = self._random.randrange(1, 0xFFFFFFFF)
+            used = (self._outgoing, self._incoming, self._repairs)
+            if not any(each in table for each in (ssrc, ssrc + 1) for table in used):
                 return ssrc
 
     def unused_mid(self) -> str:
@@ -120,7 +128,9 @@ class RtpSession:
         return "".join(digits[number // 36**place % 36] for place in (3, 2, 1, 0))
 
     def check_new(self, producer: Producer) -> None:
-        """Raises :class:`MediaError` where ``producer``'s SSRCs or MID are in use in this session."""
+        """Raises :class:`MediaError` where ``producer``'s SSRCs or MID are in use in this session, or it is closed."""
+        if self.closed:
+            raise MediaError("transport-closed", "the transport is closed")
         mid = producer.rtp_parameters.mid
         if mid is not None and mid in self._producers_by_mid:
             raise MediaError("invalid-rtp-parameters", "the MID is used by another producer of the transport")
@@ -147,7 +157,7 @@ class RtpSession:
                 self._arrivals = ArrivalRecorder()
         elif "goog-remb" in feedback and ABS_SEND_TIME_URI in uris and self._limit is None:
             self._limit = ReceiveLimit()
-        self._unknown_ssrcs.clear()
+        self._unknown_limit += _UNKNOWN_SSRCS_PER_MEMBER
 
     def _route(self, stream: IncomingStream, producer: Producer) -> None:
         self._incoming[stream.ssrc] = (stream, producer)
@@ -169,6 +179,7 @@ class RtpSession:
         self._outgoing[consumer.ssrc] = consumer
         if consumer.rtx_ssrc is not None:
             self._outgoing[consumer.rtx_ssrc] = consumer
+        self._unknown_limit += _UNKNOWN_SSRCS_PER_MEMBER
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Called by the consumer as it closes; tells the receiver by BYE (RFC 3550, section 6.6)."""
@@ -189,6 +200,7 @@ class RtpSession:
 
     def close(self) -> None:
         """Close all producers and consumers; the sink is not used any more. A second call does nothing."""
+        self.closed = True
         for producer in tuple(self.producers.values()):
             producer.close()
         for consumer in tuple(self.consumers.values()):
@@ -206,6 +218,7 @@ class RtpSession:
             packet = parse_rtp(data)
         except BadPacket:
             self.counters.invalid += 1
+            self._note_ssrc(data[8:12])
             return
         ssrc = packet.ssrc
         if self._arrivals is not None:
@@ -257,9 +270,14 @@ class RtpSession:
                 self._touched[stream] = producer
                 return
         self.counters.unknown_ssrc += 1
-        if packet.ssrc not in self._unknown_ssrcs:
-            self._unknown_ssrcs.add(packet.ssrc)
-            if len(self._unknown_ssrcs) > _MAX_UNKNOWN_SSRCS:
+        self._note_ssrc(data[8:12])
+
+    def _note_ssrc(self, data: bytes | memoryview) -> None:
+        """The four bytes of a packet's SSRC: count those that belong to no stream."""
+        ssrc = int.from_bytes(data, "big")
+        if not (ssrc in self._incoming or ssrc in self._repairs or ssrc in self._unknown_ssrcs):
+            self._unknown_ssrcs.add(ssrc)
+            if len(self._unknown_ssrcs) > self._unknown_limit:
                 self._on_abuse("too many RTP streams that were not announced")
 
     def flush(self, now: float) -> None:
@@ -278,7 +296,9 @@ class RtpSession:
             packets = parse_compound(data)
         except BadPacket:
             self.counters.invalid += 1
+            self._note_ssrc(data[4:8])
             return
+        self._note_ssrc(data[4:8])
         for packet in packets:
             match packet:
                 case ReceiverReport(reports=reports):
@@ -319,6 +339,9 @@ class RtpSession:
                 self._send_nack(stream, lost)
             if not producer.paused and stream.due_keyframe_request(now):
                 self.send_keyframe_request(stream)
+        for consumer in self.consumers.values():
+            if consumer.waiting:
+                consumer.begin(now)
         if self._arrivals is not None:
             self._send_feedback(self._arrivals, now)
         if now >= self._next_report:
@@ -355,8 +378,11 @@ class RtpSession:
             for consumer in self.consumers.values()
             if (report := consumer.sender_report(now, ntp_now)) is not None
         ]
-        for at in range(0, len(pairs), _MAX_RTCP_BLOCKS // 2):
-            some = pairs[at : at + _MAX_RTCP_BLOCKS // 2]
+        while pairs:
+            # 28 bytes a report, and a chunk of SSRC, item header, CNAME and nulls.
+            sizes = accumulate(28 + 10 + len(cname) for _, cname in pairs)
+            count = max(1, sum(size <= _MAX_RTCP_SIZE - 4 for size in sizes))
+            some, pairs = pairs[: min(count, 31)], pairs[min(count, 31) :]
             names = SourceDescription(tuple((report.ssrc, cname) for report, cname in some))
             self.sink.send_rtcp(pack_compound((*(report for report, _ in some), names)))
         blocks = [block for stream, _ in self._incoming.values() if (block := stream.report(now)) is not None]
@@ -365,4 +391,5 @@ class RtpSession:
         if self._limit is not None and blocks:
             worst = max(block.fraction_lost for block in blocks) / 256
             bitrate = self._limit.update(worst, now)
-            self.sink.send_rtcp(Remb(self.ssrc, bitrate, tuple(block.ssrc for block in blocks)).to_bytes())
+            ssrcs = tuple(block.ssrc for block in blocks[:_MAX_REMB_SSRCS])
+            self.sink.send_rtcp(Remb(self.ssrc, bitrate, ssrcs).to_bytes())

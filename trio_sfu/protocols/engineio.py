@@ -123,7 +123,7 @@ class EngineSession:
             "pingTimeout": round(config.ping_timeout * 1000),
             "maxPayload": config.max_payload,
         }
-        self._enqueue(Packet(PacketType.OPEN, json.dumps(handshake, separators=(",", ":"))))
+        self._append(Packet(PacketType.OPEN, json.dumps(handshake, separators=(",", ":"))))
 
     # What the application sends
 
@@ -180,7 +180,8 @@ class EngineSession:
         size = 0
         while self._queue:
             size += _size_as_text(self._queue[0])
-            if packets and size > self.config.max_payload:
+            # CLOSE goes alone: engine.io-client acts on it before the messages that came with it.
+            if packets and (size > self.config.max_payload or self._queue[0] is _CLOSE):
                 break
             packets.append(self._dequeue())
         return encode_payload(packets)

@@ -182,6 +182,8 @@ class HttpConnection:
                 except h11.RemoteProtocolError as error:
                     raise _Refused(error.error_status_hint) from None
                 if isinstance(event, h11.Request):
+                    if not event.http_version.startswith(b"1."):
+                        raise _Refused(505)
                     return event
                 if isinstance(event, h11.ConnectionClosed):
                     return None

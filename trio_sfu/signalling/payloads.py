@@ -22,7 +22,7 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _WHERE: Final = re.compile(r" - at `\$\.?(.*)`$", re.DOTALL)
 
 
-class InvalidPayload(Exception):  # noqa: N818 - named after its code
+class InvalidPayload(Exception):
     """The payload is not what the event needs; the message is a sentence for its sender."""
 
 

@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 import sys
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cffi import FFI
 
@@ -42,6 +42,10 @@ _UDP_SEGMENT: Final = 103
 MAX_RUN: Final = 64  # UDP_MAX_SEGMENTS of every kernel that has the option
 SLOT: Final = 2048  # bytes for one incoming datagram; longer ones are cut and then fail authentication
 _NAME_BYTES: Final = 28  # struct sockaddr_in6
+
+
+# Per message: datagrams, octets, what is needed to send a refused run one by one, and whose the name is.
+_Queued: TypeAlias = tuple[int, int, int, int, int, int, object]
 
 
 def address_of(buffer: bytearray) -> int:
@@ -126,19 +130,18 @@ class BatchSender:
         self._controls_address = address_of(self._controls)
         self._pointer = _ffi.cast("char *", _ffi.from_buffer(self._messages))
         self._count = 0
-        # Per message: datagrams, octets, and what is needed to send a refused run one by one.
-        self._queued: list[tuple[int, int, int, int, int, int]] = []
+        self._queued: list[_Queued] = []
 
     @property
     def full(self) -> bool:
         """Whether :meth:`flush` is due before the next :meth:`add`."""
         return self._count == self._capacity
 
-    def add(self, name: int, name_size: int, offset: int, octets: int, size: int, count: int) -> None:
+    def add(self, name: int, name_size: int, offset: int, octets: int, size: int, count: int, keep: object) -> None:
         """Queue ``count`` datagrams that lie end to end at ``offset``, ``octets`` bytes in all.
 
         Each is ``size`` bytes long, but the last, which may be shorter. ``name`` is the memory address of the
-        raw socket address, which must stay alive until the flush. More than one datagram needs
+        raw socket address, which belongs to ``keep``: that lives until the flush. More than one datagram needs
         :attr:`segmentation`, and at most ``MAX_RUN`` and 65,507 bytes go in one.
         """
         index = self._count
@@ -161,7 +164,7 @@ class BatchSender:
             0,
             0,
         )
-        self._queued.append((count, octets, name, name_size, offset, size))
+        self._queued.append((count, octets, name, name_size, offset, size, keep))
         self._count = index + 1
 
     def flush(self) -> None:
@@ -171,7 +174,7 @@ class BatchSender:
             return
         queued = self._queued
         sent = 0
-        resend: list[tuple[int, int, int, int, int, int]] = []
+        resend: list[_Queued] = []
         counters = self.counters
         while sent < count:
             done: int = _libc.sendmmsg(self._fd, self._pointer + sent * _MESSAGE.size, count - sent, 0)
@@ -190,19 +193,21 @@ class BatchSender:
                 break
             refused = queued[sent]
             if refused[0] > 1:
-                if code in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP):
-                    self.segmentation = False  # this path cannot: a device without checksum offload, say
+                # EIO: a device without checksum offload. EINVAL and EMSGSIZE are this path's own small MTU, which
+                # whoever is at its other end can bring about: no reason to stop for all.
+                if code in (errno.EIO, errno.EOPNOTSUPP):
+                    self.segmentation = False
                 resend.append(refused)
             else:
                 counters.failed += 1
             sent += 1
         self._count = 0
         queued.clear()
-        for _, octets, name, name_size, offset, size in resend:
+        for _, octets, name, name_size, offset, size, keep in resend:
             for at in range(0, octets, size):
                 if self.full:
                     self.flush()
-                self.add(name, name_size, offset + at, min(size, octets - at), size, 1)
+                self.add(name, name_size, offset + at, min(size, octets - at), size, 1, keep)
         if resend:
             self.flush()
 

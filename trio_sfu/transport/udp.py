@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 _ARENA: Final = 1 << 20  # bytes that wait to be sent; flushed when full
 _ROUNDS: Final = 8  # batches drained before trio runs other tasks
 _BUFFER_WANTED: Final = 8 << 20  # a frame of every producer arrives as one burst
-_STRANGERS_PER_SECOND: Final = 2000  # STUN from unknown addresses that is looked at
+_STRANGERS_PER_SECOND: Final = 2000  # STUN that names no transport and is answered
 _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8
 _SO_RCVBUFFORCE: Final = 33
@@ -153,12 +153,12 @@ class UdpSocket:
         if sender.full:
             sender.flush()
         if count == 1 or sender.segmentation:
-            sender.add(path.name_address, path.name_size, offset, octets, size, count)
+            sender.add(path.name_address, path.name_size, offset, octets, size, count, path)
         else:
             for at in range(0, octets, size):
                 if sender.full:
                     sender.flush()
-                sender.add(path.name_address, path.name_size, offset + at, min(size, octets - at), size, 1)
+                sender.add(path.name_address, path.name_size, offset + at, min(size, octets - at), size, 1, path)
         if not self._endpoint.in_batch:
             self.flush()
 
@@ -229,18 +229,19 @@ class UdpSocket:
     def _receive_stun(self, data: bytes, source: bytes, now: float) -> None:
         endpoint = self._endpoint
         counters = endpoint.counters
-        route = self.routes.get(source)
-        if route is None and not endpoint.admit_stranger(now):
-            counters.limited += 1
-            return
-        path = route[1] if route else Path(self, source)
         try:
             ufrag = peek_local_ufrag(data)
             owner = endpoint.owner_of(ufrag)
             if owner is None:
+                # Only what names no transport is limited, so that a flood of it keeps nobody from joining.
+                if not endpoint.admit_stranger(now):
+                    counters.limited += 1
+                    return
                 counters.unknown += 1
-                self.send(path, unauthenticated_error(data, 401 if ufrag else 400))
+                self.send(Path(self, source), unauthenticated_error(data, 401 if ufrag else 400))
                 return
+            route = self.routes.get(source)
+            path = route[1] if route else Path(self, source)
             try:
                 owner.receive_stun(data, path, now)
             except BadPacket:
@@ -299,7 +300,7 @@ class UdpEndpoint:
             del path.socket.routes[path.key]
 
     def admit_stranger(self, now: float) -> bool:
-        """Whether one more STUN message of an unknown address may cost us anything (a token bucket)."""
+        """Whether one more STUN message that names no transport may be answered (a token bucket)."""
         rate = _STRANGERS_PER_SECOND
         self._strangers = min(rate, self._strangers + (now - self._strangers_at) * rate)
         self._strangers_at = now

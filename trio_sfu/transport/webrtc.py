@@ -114,8 +114,8 @@ class WebRtcTransport:
             while self.state not in ("closed", "failed"):
                 with trio.move_on_at(self._next_timer(connect_by)):
                     await self._wake.wait()
-                self._wake = trio.Event()
                 self._handle_timers(trio.current_time(), connect_by)
+                self._wake = trio.Event()  # after what the timers did, which is no reason to wake up again
         finally:
             self.close()
             self._release()
@@ -216,8 +216,9 @@ class WebRtcTransport:
         for evicted in result.evicted:
             self._paths.discard(evicted)
             self._endpoint.remove_route(evicted, self)
-        if result.added:
+        if self._ice.is_authenticated(path):
             self._paths.add(path)
+            # Each time: another transport may have taken over the route by requests with a forged source address.
             self._endpoint.add_route(path, self)
         if result.reply is not None:
             path.socket.send(path, result.reply)

@@ -144,7 +144,8 @@ class PacketDecoder:
 
     def _feed_text(self, text: str) -> Packet | RefusedEvent | None:
         head = _HEAD.match(text)
-        if head is None:
+        # Nothing but these begins a payload; and the codec takes the digits of any script for an id.
+        if head is None or text[head.end() : head.end() + 1] not in ("", "[", "{", '"'):
             raise BadPacket("malformed Socket.IO packet")
         packet_type = PacketType(int(head["type"]))
         binary = packet_type in (PacketType.BINARY_EVENT, PacketType.BINARY_ACK)

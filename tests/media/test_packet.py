@@ -1,0 +1,208 @@
+"""Packets laid out once, stamped for each consumer, and cut into runs."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_sfu.media.packet import MAX_RUN_SIZE, Batch, Packet, Stamp, make_packet, runs_of
+from trio_sfu.wire.rtp import pack_extensions, parse_rtp
+
+MID_ID, AST_ID, TCC_ID = 1, 4, 5
+
+
+def make(
+    number: int = 7,
+    timestamp: int = 1000,
+    *,
+    marker: bool = False,
+    elements: list[tuple[int, bytes]] | None = None,
+    payload: bytes = b"payload",
+    keyframe: bool = False,
+) -> Packet:
+    return make_packet(
+        number,
+        timestamp,
+        96,
+        marker,
+        pack_extensions(elements or []),
+        payload,
+        keyframe=keyframe,
+        arrival=0.0,
+    )
+
+
+def stamp(*, ssrc: int = 0xFEDCBA98, mid_id: int = MID_ID, ast_id: int = AST_ID, tcc_id: int = TCC_ID) -> Stamp:
+    return Stamp(ssrc=ssrc, mid="0zz9", mid_id=mid_id, abs_send_time_id=ast_id, transport_cc_id=tcc_id)
+
+
+def write(
+    packets: list[Packet],
+    by: Stamp,
+    *,
+    sequence_offset: int = 0,
+    timestamp_offset: int = 0,
+    transport_sequence: int = 0,
+    now: float = 0.0,
+    gap: int = 16,
+) -> tuple[list[bytes], int]:
+    arena = memoryview(bytearray(b"\xaa" * (5 + sum(packet.size + gap for packet in packets) + 5)))
+    last = by.write(
+        arena,
+        5,
+        packets,
+        sequence_offset=sequence_offset,
+        timestamp_offset=timestamp_offset,
+        transport_sequence=transport_sequence,
+        now=now,
+        gap=gap,
+    )
+    found = []
+    at = 5
+    for packet in packets:
+        found.append(bytes(arena[at : at + packet.size]))
+        assert bytes(arena[at + packet.size : at + packet.size + gap]) == b"\xaa" * gap
+        at += packet.size + gap
+    assert bytes(arena[:5]) == bytes(arena[at:]) == b"\xaa" * 5
+    return found, last
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("mid_id", [0, MID_ID])
+@pytest.mark.parametrize("ast_id", [0, AST_ID])
+@pytest.mark.parametrize("tcc_id", [0, TCC_ID])
+@pytest.mark.parametrize("marker", [False, True])
+def test_stamped_packet_parses_back(*, wide: bool, mid_id: int, ast_id: int, tcc_id: int, marker: bool) -> None:
+    elements = [(10, b"\x30")] + ([(13, bytes(range(20)))] if wide else [])
+    packet = make(marker=marker, elements=elements)
+    assert packet.wide == wide
+    now = 64.5 + 3.25  # abs-send-time is modulo 64 s
+    written, last = write(
+        [packet],
+        stamp(mid_id=mid_id, ast_id=ast_id, tcc_id=tcc_id),
+        sequence_offset=65530,
+        timestamp_offset=-2000,
+        transport_sequence=0xFFFF,
+        now=now,
+    )
+    parsed = parse_rtp(written[0])
+    assert parsed[:5] == (96, marker, 1, 0x100000000 - 1000, 0xFEDCBA98)
+    expected = dict(elements)
+    if mid_id:
+        expected[mid_id] = b"0zz9"
+    if ast_id:
+        expected[ast_id] = int(3.75 * 262144).to_bytes(3, "big")
+    if tcc_id:
+        expected[tcc_id] = b"\x00\x00"
+    assert parsed.extensions == expected
+    assert written[0][parsed.payload_start : parsed.payload_end] == b"payload"
+    assert last == (0 if tcc_id else 0xFFFF)
+
+
+def test_transport_sequence_counts_over_a_batch() -> None:
+    written, last = write([make(n) for n in range(5)], stamp(), transport_sequence=0xFFFD)
+    numbers = [int.from_bytes(parse_rtp(each).extensions[TCC_ID], "big") for each in written]
+    assert numbers == [0xFFFE, 0xFFFF, 0, 1, 2]
+    assert last == 2
+
+
+def test_wide_and_narrow_in_one_batch() -> None:
+    packets = [make(0), make(1, elements=[(13, bytes(17))]), make(2, elements=[(12, b"")]), make(3)]
+    written, _ = write(packets, stamp(), gap=0)
+    parsed = [parse_rtp(each) for each in written]
+    assert [each.sequence_number for each in parsed] == [0, 1, 2, 3]
+    assert [each.extensions.get(13) for each in parsed] == [None, bytes(17), None, None]
+    assert parsed[2].extensions[12] == b""
+    assert all(each.extensions[MID_ID] == b"0zz9" for each in parsed)
+
+
+def test_an_empty_payload() -> None:
+    (written,), _ = write([make(payload=b"")], stamp())
+    parsed = parse_rtp(written)
+    assert parsed.payload_start == parsed.payload_end == len(written) == 28
+
+
+@pytest.mark.parametrize("mid", ["", "0", "00000"])
+def test_other_mids_do_not_fit(mid: str) -> None:
+    with pytest.raises(ValueError, match="four"):
+        Stamp(ssrc=1, mid=mid, mid_id=1, abs_send_time_id=0, transport_cc_id=0)
+
+
+@given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=14),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 0xFFFFFFFF),
+    st.integers(-0x20000, 0x20000),
+    st.integers(-(1 << 33), 1 << 33),
+)
+def test_any_packet_parses_back(
+    values: list[bytes], number: int, timestamp: int, sequence_offset: int, timestamp_offset: int
+) -> None:
+    elements = [(identifier, value) for identifier, value in enumerate(values, 1) if identifier not in (1, 4, 5)]
+    packet = make(number, timestamp, elements=elements)
+    (written,), _ = write(
+        [packet], stamp(), sequence_offset=sequence_offset, timestamp_offset=timestamp_offset, now=1e9
+    )
+    parsed = parse_rtp(written)
+    assert parsed.sequence_number == (number + sequence_offset) % 0x10000
+    assert parsed.timestamp == (timestamp + timestamp_offset) % (1 << 32)
+    assert {key: parsed.extensions[key] for key, _ in elements} == dict(elements)
+    assert written[parsed.payload_start :] == b"payload"
+
+
+sizes_strategy = st.lists(
+    st.one_of(st.sampled_from([40, 1200, 1228, 1400, 1401]), st.integers(28, 2100)), min_size=1, max_size=200
+)
+
+
+@given(sizes_strategy)
+def test_runs(sizes: list[int]) -> None:
+    """The runs are the sizes cut into pieces, of which each fits one segmented send."""
+    runs = runs_of(sizes)
+    at = 0
+    for count, size, octets in runs:
+        run = sizes[at : at + count]
+        at += count
+        assert len(run) == count
+        assert 1 <= count <= 64
+        assert sum(run) == octets
+        assert count == 1 or octets <= 60_000
+        assert count == 1 or size <= MAX_RUN_SIZE
+        assert all(each == size for each in run[:-1])
+        assert run[-1] <= size
+    assert at == len(sizes)
+
+
+def test_runs_are_long_where_they_can_be() -> None:
+    assert runs_of([1200] * 33) == [(33, 1200, 39600)]
+    assert runs_of([1200] * 32 + [700]) == [(33, 1200, 39100)]
+    assert runs_of([1200, 700, 700, 1200]) == [(2, 1200, 1900), (1, 700, 700), (1, 1200, 1200)]
+    assert runs_of([100] * 70) == [(64, 100, 6400), (6, 100, 600)]
+    assert runs_of([1200] * 51) == [(50, 1200, 60_000), (1, 1200, 1200)]
+    assert runs_of([1500, 1500]) == [(1, 1500, 1500), (1, 1500, 1500)]
+    assert runs_of([]) == []
+
+
+def test_batch() -> None:
+    packets = [make(0xFFFE), make(0, payload=b"x" * 100), make(0xFFFF, keyframe=True)]
+    batch = Batch(packets)
+    assert list(batch) == packets
+    assert len(batch) == 3
+    assert batch.octets == sum(packet.size for packet in packets)
+    assert batch.payload_octets == 7 + 100 + 7
+    assert batch.runs == runs_of(batch.sizes)
+    assert batch.first_keyframe == 2
+    assert batch.newest is packets[1]
+    assert batch.after(0) is batch
+    assert list(batch.after(2)) == packets[2:]
+    assert Batch(packets[:1]).first_keyframe is None
+    assert Batch(packets[:1]).runs == [(1, packets[0].size, packets[0].size)]
+
+
+def test_newest_by_number_whatever_the_order() -> None:
+    packets = [make(number & 0xFFFF) for number in range(0xFFF0, 0x10010)]
+    for seed in range(20):
+        shuffled = packets.copy()
+        Random(seed).shuffle(shuffled)
+        assert Batch(shuffled).newest is packets[-1]
