@@ -443,9 +443,27 @@ def test_nothing_again_while_paused_or_not_connected() -> None:
 def test_a_newcomers_requests_go_on_at_once() -> None:
     scene = Scene()
     scene.feed(1, key=[1])
+    scene.call.pass_time(1.5)
+    scene.feed(2, key=[2])
     scene.pli()
     scene.viewer.feed_rtcp(PictureLossIndication(1, scene.consumer.ssrc))
     assert scene.pli() == 1
+
+
+def test_a_newcomer_that_missed_its_first_keyframe_is_given_it_again() -> None:
+    scene = Scene()
+    scene.feed(1, 2, key=[1])
+    scene.pli()
+    for _ in range(20):
+        scene.viewer.feed_rtcp(PictureLossIndication(1, scene.consumer.ssrc))
+    assert scene.pli() == 1
+    scene.feed(3)
+    texts = scene.texts()
+    assert texts[:4] == [1, 2, 1, 2]
+    assert 2 < len(texts) <= 12
+    assert texts == [1, 2] * (len(texts) // 2) + [3]
+    numbers = scene.numbers()
+    assert [number - numbers[0] & 0xFFFF for number in numbers] == list(range(len(numbers)))
 
 
 def test_later_requests_are_shared() -> None:

@@ -122,6 +122,7 @@ class BatchSender:
         self.segmentation = _has_segmentation(sock)
         self._capacity = messages
         self._fd = sock.fileno()
+        self._arena = arena  # kept for its memory
         self._arena_address = address_of(arena)
         self._vectors = bytearray(messages * _VECTOR.size)
         self._messages = bytearray(messages * _MESSAGE.size)
