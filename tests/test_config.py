@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.support.certificate import write_certificate
 from trio_sfu import __version__
-from trio_sfu.config import Config, parse, tls_context
+from trio_sfu.config import Config, parse
 
 
 def test_defaults() -> None:
@@ -123,7 +123,7 @@ def test_help_and_version(option: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_tls(tmp_path: Path) -> None:
     cert, key = map(str, write_certificate(tmp_path))
     config = parse(["--tls-cert", cert, "--tls-key", key], {})
-    assert tls_context(config) is not None
+    assert (config.tls_cert, config.tls_key) == (cert, key)
 
 
 def test_an_encrypted_key_is_refused_without_asking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

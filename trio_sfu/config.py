@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from math import isfinite
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from trio_sfu import __version__
 from trio_sfu.rooms.room import RoomLimits
+from trio_sfu.signalling.tls import load_tls_context
 
 PREFIX: Final = "TRIO_SFU_"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -63,25 +64,10 @@ def parse(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     config = Config(**{**vars(options), "announce": tuple(announce)})
     if config.tls_cert is not None:
         try:
-            tls_context(config)
+            load_tls_context(config.tls_cert, options.tls_key)
         except (OSError, ValueError) as error:
             parser.error(_about_tls(config, error))
     return config
-
-
-def tls_context(config: Config) -> ssl.SSLContext:
-    """The server's TLS settings. Raises OSError (ssl.SSLError) or ValueError where the files are no good."""
-    assert config.tls_cert is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(config.tls_cert, config.tls_key, password=_no_password)
-    return context
-
-
-def _no_password() -> NoReturn:
-    # Without this OpenSSL would ask on the terminal.
-    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
 
 
 def _about_tls(config: Config, error: Exception) -> str:

@@ -112,7 +112,15 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
         "udp_received_drops_total",
         "Datagrams dropped on the way in.",
         "reason",
-        {"unknown": received.unknown, "invalid": received.invalid, "limited": received.limited, "kernel": kernel},
+        {
+            "unknown": received.unknown,
+            "invalid": received.invalid,
+            "limited": received.limited,
+            "early": received.early,
+            "replayed": received.replayed,
+            "unauthentic": received.unauthentic,
+            "kernel": kernel,
+        },
     )
     yield counter("udp_sent_packets_total", "Datagrams sent.", sum(c.datagrams for c in sent))
     yield counter("udp_sent_bytes_total", "Bytes in them.", sum(c.octets for c in sent))

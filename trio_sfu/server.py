@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from trio_sfu.config import Config, tls_context
+from trio_sfu.config import Config
 from trio_sfu.metrics import (
     CONTENT_TYPE,
     Metrics,
@@ -35,6 +35,7 @@ from trio_sfu.signalling.handlers import Handlers, Sockets
 from trio_sfu.signalling.http import HttpRequest, HttpResponse, HttpStats, Route, serve_http, text_response
 from trio_sfu.signalling.pages import page_routes
 from trio_sfu.signalling.socketio import SocketIOConfig, SocketIOStats, open_socketio
+from trio_sfu.signalling.tls import load_tls_context
 from trio_sfu.transport.addresses import ListenAddress, NoAddress, describe, listen_addresses
 from trio_sfu.transport.udp import UdpEndpoint, open_udp_endpoint
 
@@ -120,7 +121,9 @@ async def open_signalling(
                 Route("/metrics", show_metrics),
                 Route("/healthz", _healthz),
             ]
-            context = tls_context(config) if config.tls_cert is not None else None
+            context = None
+            if config.tls_cert is not None and config.tls_key is not None:
+                context = load_tls_context(config.tls_cert, config.tls_key)
             serve = partial(serve_http, listeners, routes, ssl_context=context, stats=http_stats)
             await nursery.start(serve)
             yield

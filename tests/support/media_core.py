@@ -84,6 +84,10 @@ class FakeSink:
         self.rtp: list[Sent] = []
         self.rtcp: list[RtcpPacket] = []
         self.rtcp_sizes: list[int] = []
+        self.forgotten: list[int] = []
+
+    def forget(self, ssrc: int) -> None:
+        self.forgotten.append(ssrc)
 
     def reserve(self, size: int) -> int:
         assert size <= len(self.arena)

@@ -139,7 +139,7 @@ async def test_media_is_forwarded(candidate: int, profiles: tuple[str, ...]) -> 
         await sender.send_rtcp(SenderReport(VIDEO_SSRC, 1 << 40, 0, 1, 1), SenderReport(AUDIO_SSRC, 1 << 40, 0, 1, 1))
         await viewer.until(lambda: {picture.ssrc} <= {i.ssrc for i in viewer.rtcp if isinstance(i, SenderReport)})
         await sender.until(lambda: any(isinstance(item, ReceiverReport) and item.reports for item in sender.rtcp))
-        assert sending.counters.unauthentic == sending.counters.early == 0
+        assert made.endpoint.counters.unauthentic == made.endpoint.counters.early == 0
         assert viewer.client.counters["undecryptable"] == sender.client.counters["undecryptable"] == 0
         assert made.left == (2, 2, 2)
 
@@ -206,7 +206,7 @@ async def test_media_before_dtls_is_dropped() -> None:
         async with webrtc_peer(transport) as peer:
             await until(lambda: transport.state == "connecting")
             await peer.send(rtp(VIDEO_SSRC, 1, payload=bytes(30)))
-            await until(lambda: transport.counters.early == 1)
+            await until(lambda: made.endpoint.counters.early == 1)
 
 
 async def test_a_wrong_fingerprint_fails_and_nothing_is_forwarded() -> None:
@@ -413,8 +413,8 @@ async def test_replayed_and_forged_srtp_is_counted() -> None:
         await peer.send(rtp(AUDIO_SSRC, 9, payload=bytes(40)))
         await peer.send(b"\x80\xc9" + bytes(30))
         await handled()
-        assert transport.counters.replayed == 2
-        assert transport.counters.unauthentic == 3
+        assert made.endpoint.counters.replayed == 2
+        assert made.endpoint.counters.unauthentic == 3
         assert producer.streams[0].packets == 1
         assert transport.state == "connected"
 

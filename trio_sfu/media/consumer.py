@@ -45,8 +45,6 @@ _MAX_RESENT: Final = 1024
 # Retransmissions of one consumer: more is no repair, but somebody who makes the server send without end.
 _RESEND_BURST: Final = 1000.0
 _RESEND_PER_SECOND: Final = 1000.0
-# Without RTX a packet goes out under its old number, which SRTP takes from a window of 1024 packets only.
-_MAX_RESEND_AGE: Final = 1000
 _NUMBER = struct.Struct("!H")
 
 
@@ -315,9 +313,13 @@ class Consumer:
     # -- RTCP from the consuming side ---
 
     def on_nack(self, lost: tuple[int, ...], now: float) -> None:
-        """Send again what the receiver misses: as RTX where that is negotiated, else as it was."""
+        """Send again what the receiver misses, as RTX (RFC 4588).
+
+        Without RTX nothing can be sent again: under the old number, with other header extensions, it would be other
+        bytes under the same SRTP nonce. Such a receiver asks for a keyframe.
+        """
         sink = self._session.sink
-        if sink is None or self.paused:
+        if sink is None or self.paused or self._rtx_stamp is None:
             return
         wait = max(self.round_trip or 0.0, _MIN_RESEND_SECONDS)
         earned = (now - self._resend_credit_at) * _RESEND_PER_SECOND
@@ -337,7 +339,7 @@ class Consumer:
             self._resent[number] = now
             while len(self._resent) > _MAX_RESENT:
                 del self._resent[next(iter(self._resent))]
-            self._retransmit(sink, packet, number, stretch, now)
+            self._retransmit(sink, self._rtx_stamp, packet, number, stretch, now)
 
     def _find(self, number: int) -> "tuple[Packet, _Stretch] | None":
         """The packet that went out as ``number``, and the stretch it belongs to."""
@@ -350,20 +352,18 @@ class Consumer:
                 return (packet, stretch) if packet is not None else None
         return None
 
-    def _retransmit(self, sink: Sink, packet: Packet, number: int, stretch: "_Stretch", now: float) -> None:
-        offset = stretch.sequence_offset
-        stamp = self._stamp
+    def _retransmit(
+        self, sink: Sink, stamp: Stamp, packet: Packet, number: int, stretch: "_Stretch", now: float
+    ) -> None:
         rtx_type = self._rtx_types.get(packet.head & 0x7F)
-        if self._rtx_stamp is not None and rtx_type is not None:
-            # RFC 4588, section 4: the original number precedes the payload.
-            elements = packet.words * 4 - (16 if packet.wide else 12)
-            body = b"".join((packet.body[:elements], _NUMBER.pack(number), packet.body[elements:]))
-            packet = packet._replace(head=packet.head & 0xFF80 | rtx_type, body=body, size=packet.size + 2)
-            stamp = self._rtx_stamp
-            self._rtx_number = self._rtx_number + 1 & 0xFFFF
-            offset = self._rtx_number - packet.sequence_number
-        elif self._last_number - number & 0xFFFF > _MAX_RESEND_AGE:
+        if rtx_type is None:
             return
+        # RFC 4588, section 4: the original number precedes the payload.
+        elements = packet.words * 4 - (16 if packet.wide else 12)
+        body = b"".join((packet.body[:elements], _NUMBER.pack(number), packet.body[elements:]))
+        packet = packet._replace(head=packet.head & 0xFF80 | rtx_type, body=body, size=packet.size + 2)
+        self._rtx_number = self._rtx_number + 1 & 0xFFFF
+        offset = self._rtx_number - packet.sequence_number
         start = sink.reserve(packet.size + sink.overhead)
         sink.transport_sequence = stamp.write(
             sink.arena,
@@ -388,7 +388,12 @@ class Consumer:
         if not self.active:
             return
         stream = self.stream
-        if stream is not None and self._synchronised and now - self._began_at < _MISSED_SECONDS:
+        if (
+            stream is not None
+            and stream is self.target
+            and self._synchronised
+            and now - self._began_at < _MISSED_SECONDS
+        ):
             group = stream.recent_group(now) if self._repeats < _MAX_REPEATS else None
             if group is not None:
                 self._repeats += 1

@@ -4,6 +4,8 @@ Used by the room only. It knows transports by their RTP sessions.
 """
 
 import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -34,7 +36,13 @@ class MediaTransport(Protocol):
 class Router:
     """One room's media. All methods are synchronous; times come from the sessions' clocks."""
 
-    def __init__(self, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        random: Random | None = None,
+        batch: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """``batch`` makes a context in which packets are collected, to be sent together at its end."""
+        self._batch: Final = batch
         self.rtp_capabilities: Final[RtpCapabilities] = router_rtp_capabilities()
         self._random: Final = random or Random()
         self._sessions: dict[RtpSession, None] = {}
@@ -116,8 +124,9 @@ class Router:
 
     def tick(self, now: float) -> None:
         """Carry out what is due in all sessions; to be called every 20 ms while there are any."""
-        for session in tuple(self._sessions):
-            try:
-                session.tick(now)
-            except Exception as error:
-                session.on_fault(error)
+        with self._batch():
+            for session in tuple(self._sessions):
+                try:
+                    session.tick(now)
+                except Exception as error:
+                    session.on_fault(error)

@@ -170,6 +170,8 @@ class RtpSession:
         for table in (self._incoming, self._repairs):
             for ssrc in [ssrc for ssrc, (_, owner) in table.items() if owner is producer]:
                 del table[ssrc]
+                if self.sink is not None:
+                    self.sink.forget(ssrc)
         for mid in [mid for mid, owner in self._producers_by_mid.items() if owner is producer]:
             del self._producers_by_mid[mid]
 
@@ -190,6 +192,8 @@ class RtpSession:
             del self._outgoing[ssrc]
         if self.sink is not None:
             self.sink.send_rtcp(pack_compound((ReceiverReport(self.ssrc), Goodbye(tuple(ssrcs), ""))))
+            for ssrc in ssrcs:
+                self.sink.forget(ssrc)
 
     def connect(self, sink: Sink, now: float) -> None:
         """The transport can send from now on."""

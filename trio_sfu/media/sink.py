@@ -34,3 +34,6 @@ class Sink(Protocol):
 
     def send_rtcp(self, data: bytes) -> None:
         """Protect and send one RTCP packet of at most 1200 bytes."""
+
+    def forget(self, ssrc: int) -> None:
+        """The stream with this SSRC, of either direction, has ended and its number is not used again."""

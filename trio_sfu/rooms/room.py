@@ -74,7 +74,8 @@ class RoomMedia:
     @classmethod
     def over(cls, endpoint: UdpEndpoint, *, connect_timeout: float = 30.0) -> Self:
         """The real thing, on the process's UDP sockets. ``connect_timeout`` (seconds): a transport's."""
-        return cls(Router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout))
+        router = partial(Router, batch=endpoint.batch)
+        return cls(router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout))
 
 
 def room_not_found() -> RequestError:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from trio_sfu.protocols.dtls import SrtpKeys
-from trio_sfu.transport.srtp import SrtpSender
+from trio_sfu.transport.srtp import SrtpReceiver, SrtpSender
 from trio_sfu.transport.udp import Path
 
 __all__ = ["SrtpSink"]
@@ -13,8 +13,9 @@ __all__ = ["SrtpSink"]
 class SrtpSink:
     """Implements :class:`trio_sfu.media.sink.Sink`. The owner moves :attr:`path` when ICE selects another."""
 
-    def __init__(self, keys: SrtpKeys, path: Path) -> None:
+    def __init__(self, keys: SrtpKeys, path: Path, receiver: SrtpReceiver) -> None:
         self._sender = SrtpSender(keys.profile, keys.local)
+        self._receiver = receiver
         self.path = path
         self.overhead: Final = self._sender.overhead
         self.transport_sequence = 0
@@ -51,3 +52,8 @@ class SrtpSink:
         udp_socket.arena[start : start + size] = data
         size = self._sender.protect_rtcp(udp_socket.arena_pointer, start, size)
         udp_socket.queue(self.path, start, size, size, 1)
+
+    def forget(self, ssrc: int) -> None:
+        """Drop what libsrtp keeps of a stream that has ended, in either direction."""
+        self._sender.forget(ssrc)
+        self._receiver.forget(ssrc)

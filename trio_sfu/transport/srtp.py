@@ -7,6 +7,7 @@ Nothing else in the project imports ``pylibsrtp``'s internals.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from pylibsrtp import Error, Policy, Session
@@ -40,9 +41,15 @@ def pointer_to(buffer: bytearray) -> Any:
 
 def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:
     policy = Policy(key=key, ssrc_type=direction, srtp_profile=_PROFILES[profile])
-    policy.allow_repeat_tx = True
+    # A number is never protected twice: with other bytes under it that would be the same nonce again (RFC 7714, 8.1).
+    policy.allow_repeat_tx = False
     policy.window_size = _WINDOW
     return Session(policy)
+
+
+def _forget(session: Session, ssrc: int) -> None:
+    with suppress(Error):  # libsrtp knows a stream from its first packet on
+        session.remove_stream(ssrc)
 
 
 class SrtpSender:
@@ -59,7 +66,8 @@ class SrtpSender:
         """Protect consecutive RTP packets in place.
 
         The packets lie in the arena at ``base``, the first at ``start``, each followed by ``overhead`` free
-        bytes. Raises :class:`Error` where libsrtp refuses one (a used-up key: 2**48 packets).
+        bytes. Raises :class:`Error` where libsrtp refuses one: a number that it has protected before, or one more
+        than a thousand behind.
         """
         protect = lib.srtp_protect
         context = self._context
@@ -78,6 +86,10 @@ class SrtpSender:
         if lib.srtp_protect_rtcp(self._context, base + start, self._length):
             raise Error("libsrtp could not protect an RTCP packet")
         return int(self._length[0])
+
+    def forget(self, ssrc: int) -> None:
+        """Free the state of a stream that has ended; one that is not known is none."""
+        _forget(self._session, ssrc)
 
 
 class SrtpReceiver:
@@ -101,3 +113,7 @@ class SrtpReceiver:
         length[0] = size
         status = lib.srtp_unprotect_rtcp(self._context, pointer, length)
         return -status if status else length[0]  # type: ignore[no-any-return]
+
+    def forget(self, ssrc: int) -> None:
+        """Free the state of a stream that has ended; one that is not known is none."""
+        _forget(self._session, ssrc)

@@ -11,8 +11,8 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
 import trio
@@ -94,7 +94,7 @@ class DatagramOwner(Protocol):
 class EndpointCounters:
     """Datagrams received and dropped, by reason, over all sockets of an endpoint."""
 
-    __slots__ = ("invalid", "limited", "octets", "received", "unknown")
+    __slots__ = ("early", "invalid", "limited", "octets", "received", "replayed", "unauthentic", "unknown")
 
     def __init__(self) -> None:
         self.received = 0
@@ -102,6 +102,9 @@ class EndpointCounters:
         self.unknown = 0  # from an address that no transport has authenticated
         self.invalid = 0  # no protocol we speak, or malformed
         self.limited = 0  # over the rate for strangers
+        self.early = 0  # SRTP before its transport was connected
+        self.replayed = 0  # SRTP that had come before, or too late to tell
+        self.unauthentic = 0  # SRTP whose authentication failed
 
 
 class UdpSocket:
@@ -312,14 +315,20 @@ class UdpEndpoint:
     def run_batch(self, udp_socket: UdpSocket, count: int, now: float) -> None:
         """Handle one received batch whole, then send everything that it caused on any socket."""
         touched: dict[DatagramOwner, None] = {}
-        self.in_batch = True
-        try:
+        with self.batch():
             udp_socket.handle(count, now, touched)
             for owner in touched:
                 try:
                     owner.flush(now)
                 except Exception as error:
                     owner.fault(error)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Let what is sent in the block leave together at its end. Not to be nested, and nothing awaits inside."""
+        self.in_batch = True
+        try:
+            yield
         finally:
             self.in_batch = False
             for each in self.sockets:

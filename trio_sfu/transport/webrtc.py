@@ -27,7 +27,7 @@ from trio_sfu.transport.srtp import REPLAYED, SrtpReceiver
 from trio_sfu.transport.udp import Path, UdpEndpoint
 from trio_sfu.wire.demux import is_rtcp
 
-__all__ = ["TransportCounters", "TransportState", "WebRtcTransport"]
+__all__ = ["TransportState", "WebRtcTransport"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +36,6 @@ TransportState = Literal["new", "connecting", "connected", "failed", "closed"]
 # DTLS that came before signalling said whose fingerprint to expect; the peer sends again what exceeds this.
 _MAX_EARLY_DATAGRAMS: Final = 4
 _CANDIDATE_TYPE_PREFERENCE: Final = 126  # host (RFC 8445, section 5.1.2.2)
-
-
-class TransportCounters:
-    """Packets that arrived on authenticated paths and were dropped, by reason."""
-
-    __slots__ = ("early", "replayed", "unauthentic")
-
-    def __init__(self) -> None:
-        self.early = 0  # before DTLS was complete
-        self.replayed = 0
-        self.unauthentic = 0  # SRTP authentication failed
 
 
 class WebRtcTransport:
@@ -68,7 +57,6 @@ class WebRtcTransport:
         self.state: TransportState = "new"
         self.failure: str | None = None
         self.on_fault: Callable[[Exception], None] | None = None
-        self.counters: Final = TransportCounters()
         self._ice: Final[IceLite[Path]] = IceLite(local_ufrag=generate_ufrag(), local_pwd=generate_pwd())
         self._dtls: DtlsSession | None = None
         self._paths: set[Path] = set()  # those with a route at the endpoint
@@ -247,7 +235,7 @@ class WebRtcTransport:
         """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
         receiver = self._receiver
         if receiver is None:
-            self.counters.early += 1
+            self._endpoint.counters.early += 1
             return
         if is_rtcp(view[1]):
             size = receiver.unprotect_rtcp(pointer, size)
@@ -260,9 +248,9 @@ class WebRtcTransport:
                 self.session.receive_rtp(view[:size], now)
                 return
         if -size in REPLAYED:
-            self.counters.replayed += 1
+            self._endpoint.counters.replayed += 1
         else:
-            self.counters.unauthentic += 1
+            self._endpoint.counters.unauthentic += 1
 
     def flush(self, now: float) -> None:
         """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
@@ -298,7 +286,7 @@ class WebRtcTransport:
         if path is None:
             return
         self._receiver = SrtpReceiver(keys.profile, keys.remote)
-        self.sink = SrtpSink(keys, path)
+        self.sink = SrtpSink(keys, path, self._receiver)
         self.state = "connected"
         logger.debug("transport %s is connected to %s port %d", self.id, path.host, path.port)
         self.session.connect(self.sink, now)

@@ -1,7 +1,7 @@
 // The start page: makes up a room or takes the name of one, and goes there. It needs no connection to the server:
 // a room begins when the first participant enters it, on the room's own page.
 
-import { byId, rememberedName, rememberName } from "./page";
+import { byId, rememberedName, rememberName, ROOM_ID, ROOM_ID_RULE } from "./page";
 
 const form = byId("form", HTMLFormElement);
 const name = byId("name", HTMLInputElement);
@@ -36,11 +36,8 @@ byId("create", HTMLButtonElement).addEventListener("click", () => enter(newRoomI
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const roomId = roomIdFrom(room.value);
-  if (/^[A-Za-z0-9_-]{1,64}$/.test(roomId)) return enter(roomId);
+  if (ROOM_ID.test(roomId)) return enter(roomId);
   message.hidden = false;
-  message.textContent =
-    roomId === ""
-      ? "Type the room's name, or paste a link to it."
-      : "A room's name has only letters without accents, digits, - and _, and at most 64 of them.";
+  message.textContent = roomId === "" ? "Type the room's name, or paste a link to it." : ROOM_ID_RULE;
   room.focus();
 });

@@ -9,6 +9,10 @@ export function byId<T extends HTMLElement>(id: string, type: abstract new (...a
   return element;
 }
 
+/** What the server takes for a room's name. */
+export const ROOM_ID = /^[A-Za-z0-9_-]{1,64}$/;
+export const ROOM_ID_RULE = "A room's name has only letters without accents, digits, - and _, and at most 64 of them.";
+
 export function rememberedName(): string {
   try {
     return localStorage.getItem(NAME_KEY) ?? "";

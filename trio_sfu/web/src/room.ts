@@ -2,7 +2,7 @@
 
 import { Call, type CallState, type Peer } from "./call";
 import { canShareScreen, openBoth, openCamera, openMicrophone, openScreen } from "./devices";
-import { byId, rememberedName, rememberName } from "./page";
+import { byId, rememberedName, rememberName, ROOM_ID, ROOM_ID_RULE } from "./page";
 import { Tile, Tiles } from "./tiles";
 
 const OWN = "own";
@@ -313,6 +313,16 @@ async function prepare(): Promise<void> {
   showDevices();
 }
 
+/** A link that was mistyped or cut: nobody can meet there. */
+function refuse(): void {
+  showPhase("left");
+  stateLine.textContent = "There is no such room";
+  byId("left-title", HTMLElement).textContent = "There is no such room";
+  byId("rejoin", HTMLButtonElement).hidden = true;
+  copyButton.hidden = true;
+  say(`This link leads to no room. ${ROOM_ID_RULE}`);
+}
+
 byId("room-name", HTMLElement).textContent = roomId;
 document.title = `${roomId} · trio_sfu`;
 preview.element.dataset.testid = "preview";
@@ -334,4 +344,5 @@ setInterval(() => void measureOwnLevel().catch(() => undefined), OWN_LEVEL_EVERY
 // A closed page leaves at once, whatever carries its signalling; one brought back from the cache starts anew.
 addEventListener("pagehide", () => void call?.leave());
 addEventListener("pageshow", (event) => event.persisted && location.reload());
-void prepare();
+if (ROOM_ID.test(roomId)) void prepare();
+else refuse();

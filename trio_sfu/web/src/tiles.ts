@@ -227,9 +227,8 @@ function screenKey(userId: string): string {
 }
 
 function initials(name: string): string {
-  const words = name.split(/\s+/).filter(Boolean);
-  const letters = [words[0], words.length > 1 ? words.at(-1) : undefined];
-  return letters.map((word) => [...(word ?? "")][0] ?? "").join("").toUpperCase();
+  const letters = name.split(/\s+/).flatMap((word) => /[\p{L}\p{N}]/u.exec(word)?.[0] ?? []);
+  return [letters[0], letters.length > 1 ? letters.at(-1) : ""].join("").toUpperCase();
 }
 
 /** Choose the number of columns that makes the tiles largest; below a least size the container scrolls instead. */
@@ -251,4 +250,9 @@ function fit(container: HTMLElement): void {
   }
   container.style.setProperty("--columns", String(best.columns));
   container.style.setProperty("--tile", `${Math.floor(best.tile)}px`);
+  const missing = (best.columns - (count % best.columns)) % best.columns;
+  const lastRow = count + missing - best.columns;
+  [...container.children].forEach((tile, index) => {
+    (tile as HTMLElement).style.gridColumnStart = missing > 0 && index === lastRow ? String(missing + 1) : "";
+  });
 }
