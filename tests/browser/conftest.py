@@ -10,6 +10,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.support.server import Server, running_server
 
+FIGURES: list[str] = []
+"""What tests measured: printed at the end, whether or not output is captured. See :func:`note`."""
+
 CLIENT = Path(__file__).parent / "dist" / "client.js"
 OUTPUT = Path(__file__).parents[1] / "output"
 
@@ -55,6 +58,18 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 
 OpenPage = Callable[..., Page]
+
+
+def note(figure: str) -> None:
+    """Have a measured figure printed when all tests are done."""
+    FIGURES.append(figure)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIGURES:
+        terminalreporter.section("figures")
+        for figure in FIGURES:
+            terminalreporter.line(figure)
 
 
 def new_context(browser: Browser, server: Server, **options: Any) -> BrowserContext:

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import OpenPage, new_context
+from tests.browser.conftest import OpenPage, new_context, note
 from tests.browser.users import connect
 from tests.support.relay import running_relay
 from tests.support.server import Server, running_server
@@ -32,8 +32,8 @@ def test_call_over_a_lossy_link(open_page: OpenPage, server: Server, count: int)
             videos = [each for each in stats["consumers"] if each["kind"] == "video"]
             assert len(longest) == len(videos) == count - 1
             for video in videos:
-                print(
-                    f"\n{count} users, 5 % loss: {video['framesDecoded']} frames, {video['freezeCount']} freezes, "
+                note(
+                    f"{count} users, 5 % loss: {video['framesDecoded']} frames, {video['freezeCount']} freezes, "
                     f"longest gap {max(longest):.0f} ms, {video['nackCount']} NACKs, "
                     f"{video['retransmittedPacketsReceived']} retransmissions"
                 )
@@ -133,5 +133,5 @@ def test_720p_reaches_its_bitrate(open_page: OpenPage) -> None:
         if best >= 1_500_000:
             break
     available = stats["send"]["availableOutgoingBitrate"]
-    print(f"\n720p: {best / 1e6:.2f} Mb/s, available {available / 1e6:.2f} Mb/s")
+    note(f"720p: {best / 1e6:.2f} Mb/s, available {available / 1e6:.2f} Mb/s")
     assert best >= 1_500_000
