@@ -360,7 +360,6 @@ async def test_binary_packets(packet: str, answer: str) -> None:
         ['42abc["message-with-ack",1,"2",{"3":[false]}]'],
         ['42["disconnect"]'],
         ['42["message"'],
-        ['42["message",NaN]'],
         ["43[]"],
         ["431{}"],
         ['44{"message":"no"}'],
@@ -389,7 +388,7 @@ async def test_malformed_packets_close(packets: list[str | bytes]) -> None:
         assert world.application.ended == [(world.application.sockets[0].id, "parse error")]
 
 
-@pytest.mark.parametrize("levels", [100, 100_000])
+@pytest.mark.parametrize("levels", [100, 20_000])
 async def test_a_payload_nested_too_deep_gets_an_error(levels: int) -> None:
     async with open_world() as world, socket_websocket(world) as websocket:
         deep = "[" * levels + "]" * levels

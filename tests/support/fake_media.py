@@ -4,7 +4,7 @@ For tests of rooms and signalling. ``FakeMedia`` counts what is open, so that a 
 nothing was left, and can be told to hit a bug.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
@@ -13,6 +13,7 @@ import trio
 
 from trio_sfu.media.capabilities import router_rtp_capabilities
 from trio_sfu.media.errors import MediaError
+from trio_sfu.media.ortc import get_producer_mapping
 from trio_sfu.media.parameters import (
     DtlsFingerprint,
     DtlsParameters,
@@ -101,9 +102,14 @@ class FakeRouter:
         kind: MediaKind,
         rtp_parameters: RtpParameters,
         app_data: dict[str, Any],
+        *,
+        replacing: Collection[FakeProducer] = (),
     ) -> FakeProducer:
         if not rtp_parameters.codecs:
             raise MediaError("invalid-rtp-parameters", "There must be a codec")
+        get_producer_mapping(kind, rtp_parameters, self.rtp_capabilities)
+        for old in replacing:
+            old.close()
         producer = FakeProducer(self.media, kind, rtp_parameters, app_data)
         transport.streams.append(producer)
         return producer

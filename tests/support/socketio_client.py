@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -35,6 +37,7 @@ class EngineClient:
         self.closed = trio.Event()
         self._url, self._path, self._tls = url, path, tls
         self._websocket: WebSocketConnection | None = None
+        self._stream: trio.abc.Stream | None = None
         self._packets_in, self.packets = trio.open_memory_channel[str | bytes](math.inf)
 
     async def send_raw(self, *packets: str | bytes) -> None:
@@ -57,8 +60,18 @@ class EngineClient:
         if answer.status != 200:
             raise ClientClosed(answer.text)
 
+    def cut(self, *, reset: bool) -> None:
+        """End the TCP connection as a process does that dies, or (``reset``) a machine: without another byte."""
+        assert isinstance(self._stream, trio.SocketStream)
+        if reset:  # closing without lingering sends RST
+            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._stream.socket.close()
+        else:
+            self._stream.socket.shutdown(socket.SHUT_RDWR)
+
     async def run_websocket(self, websocket: WebSocketConnection) -> None:
         self._websocket = websocket
+        self._stream = websocket._stream
         try:
             while True:
                 await self._take(await websocket.get_message())
@@ -69,6 +82,7 @@ class EngineClient:
         target = f"{self._path}?EIO=4&transport=polling"
         try:
             async with connect_http(self._url, tls=self._tls) as http:
+                self._stream = http.stream
                 while not self.closed.is_set():
                     sid = self.handshake.get("sid")
                     await http.send("GET", target + (f"&sid={sid}" if sid else ""))
@@ -78,7 +92,7 @@ class EngineClient:
                         break
                     for record in answer.text.split(_SEPARATOR):
                         await self._take(base64.b64decode(record[1:]) if record[:1] == "b" else record)
-        except (OSError, trio.BrokenResourceError, ClientClosed):
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ClientClosed):
             pass
         finally:
             self._end()
@@ -128,10 +142,37 @@ class SocketIOClient:
 
     async def call(self, event: str, *args: Any, seconds: float = 10) -> list[Any]:
         """An event and its acknowledgement's arguments. Raises trio.TooSlowError, ClientClosed."""
-        ack_id, done = self._next_id, trio.Event()
-        self._next_id += 1
-        self._acks[ack_id] = done
+        ack_id = self._new_ack_id()
         await self._send("2", [event, *args], ack_id)
+        return await self._answer(ack_id, seconds)
+
+    async def request_text(
+        self, text: str, *attachments: bytes, ack_id: int | None = None, seconds: float = 10
+    ) -> dict[str, Any]:
+        """As :meth:`request`; the array of name and arguments goes over the wire as it is."""
+        if ack_id is None:
+            ack_id = self._new_ack_id()
+        else:
+            self._acks[ack_id] = trio.Event()
+        kind = f"45{len(attachments)}-" if attachments else "42"
+        await self.send_raw(f"{kind}{ack_id}{text}", *attachments)
+        (answer,) = await self._answer(ack_id, seconds)
+        assert isinstance(answer, dict)
+        return answer
+
+    async def request_texts(self, texts: Sequence[str], *, seconds: float = 10) -> list[dict[str, Any]]:
+        """As :meth:`request_text`, all sent at once (by polling: in one POST); the answers in order."""
+        ack_ids = [self._new_ack_id() for _ in texts]
+        await self.send_raw(*[f"42{ack_id}{text}" for ack_id, text in zip(ack_ids, texts, strict=True)])
+        return [(await self._answer(ack_id, seconds))[0] for ack_id in ack_ids]
+
+    def _new_ack_id(self) -> int:
+        ack_id, self._next_id = self._next_id, self._next_id + 1
+        self._acks[ack_id] = trio.Event()
+        return ack_id
+
+    async def _answer(self, ack_id: int, seconds: float) -> list[Any]:
+        done = self._acks[ack_id]
         with trio.fail_after(seconds):
             await done.wait()
         if ack_id not in self._answers:

@@ -107,11 +107,6 @@ class IncomingStream:
         """Whether packets have come within the last second."""
         return self.last_arrival is not None and now - self.last_arrival < _LIVE_SECONDS
 
-    @property
-    def has_pending(self) -> bool:
-        """Whether :meth:`flush` has something to forward."""
-        return bool(self._pending)
-
     # -- packets ---
 
     def receive(self, packet: RtpPacket, data: memoryview, now: float) -> tuple[int, ...]:

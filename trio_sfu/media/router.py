@@ -4,7 +4,7 @@ Used by the room only. It knows transports by their RTP sessions.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from random import Random
 from typing import Any, Final, Protocol
@@ -61,8 +61,14 @@ class Router:
         kind: MediaKind,
         rtp_parameters: RtpParameters,
         app_data: dict[str, Any] | None = None,
+        *,
+        replacing: Collection[Producer] = (),
     ) -> Producer:
-        """Make a producer on ``transport``, whose closing closes it. Raises :class:`MediaError`."""
+        """Make a producer on ``transport``, whose closing closes it. Raises :class:`MediaError`.
+
+        ``replacing`` are producers of the same transport that it closes, unless it raises: the new one may have
+        their SSRCs and MIDs.
+        """
         validate_rtp_parameters(kind, rtp_parameters)
         mapping = get_producer_mapping(kind, rtp_parameters, self.rtp_capabilities)
         consumable = get_consumable_rtp_parameters(kind, rtp_parameters, self.rtp_capabilities, mapping)
@@ -77,6 +83,9 @@ class Router:
             app_data or {},
             cname=rtp_parameters.rtcp.cname or f"{session.ssrc:08x}",
         )
+        session.check_new(producer, replacing)
+        for old in replacing:
+            old.close()
         session.add_producer(producer)
         return producer
 

@@ -5,7 +5,7 @@ connected. RTCP ends here (RFC 7667, section 3.7's "RTP translator" would pass i
 reports, transport-wide feedback, NACKs and keyframe requests; consumers get our sender reports and retransmissions.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import accumulate
 from random import Random
 from typing import Final
@@ -127,16 +127,22 @@ class RtpSession:
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"
         return "".join(digits[number // 36**place % 36] for place in (3, 2, 1, 0))
 
-    def check_new(self, producer: Producer) -> None:
-        """Raises :class:`MediaError` where ``producer``'s SSRCs or MID are in use in this session, or it is closed."""
+    def check_new(self, producer: Producer, replacing: Collection[Producer] = ()) -> None:
+        """Raises :class:`MediaError` where ``producer``'s SSRCs or MID are in use in this session, or it is closed.
+
+        What those have that it replaces, it may have.
+        """
         if self.closed:
             raise MediaError("transport-closed", "the transport is closed")
         mid = producer.rtp_parameters.mid
-        if mid is not None and mid in self._producers_by_mid:
+        if mid is not None and self._producers_by_mid.get(mid, producer) not in (producer, *replacing):
             raise MediaError("invalid-rtp-parameters", "the MID is used by another producer of the transport")
         for stream in producer.streams.values():
             for ssrc in (stream.ssrc, stream.rtx_ssrc):
-                if ssrc is not None and (ssrc in self._incoming or ssrc in self._repairs):
+                if ssrc is None:
+                    continue
+                owners = [table[ssrc][1] for table in (self._incoming, self._repairs) if ssrc in table]
+                if any(owner not in replacing for owner in owners):
                     raise MediaError("duplicate-ssrc", f"SSRC {ssrc} is used by another producer")
 
     def add_producer(self, producer: Producer) -> None:

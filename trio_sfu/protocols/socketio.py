@@ -56,7 +56,7 @@ class AckReceived:
 
 @dataclass(frozen=True, slots=True)
 class EventRefused:
-    """An event whose payload was too large or nested too deep; ``why`` as in RefusedEvent."""
+    """An event whose payload was not taken; ``why`` as in RefusedEvent."""
 
     namespace: str
     ack_id: int | None

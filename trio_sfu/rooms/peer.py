@@ -13,7 +13,6 @@ import trio
 
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
-from trio_sfu.media.ortc import get_producer_mapping, validate_rtp_parameters
 from trio_sfu.media.parameters import DtlsParameters
 from trio_sfu.media.producer import Producer
 from trio_sfu.rooms.envelopes import RequestEnvelope
@@ -206,19 +205,12 @@ class Peer:
         ]
         if len(self._producers) - len(replaced) >= self._room.limits.producers:
             raise _RefusedError("too-many-producers", "You have too many producers in this room")
-        if replaced:
-            # What is refused for itself leaves the older one alone.
-            validate_rtp_parameters(request.kind, request.rtp_parameters)
-            get_producer_mapping(request.kind, request.rtp_parameters, self._room.router.rtp_capabilities)
-        # Before the new one: a client that starts again may use the SSRCs of the old one.
-        for producer in replaced:
-            self._close_producer(producer, tell_owner=True)
-        try:
-            producer = self._room.router.produce(transport, request.kind, request.rtp_parameters, app_data)
-        except MediaError:
-            if replaced:
-                self._room.producers_changed()
-            raise
+        # What is refused leaves the older ones alone.
+        producer = self._room.router.produce(
+            transport, request.kind, request.rtp_parameters, app_data, replacing=replaced
+        )
+        for old in replaced:
+            self._close_producer(old, tell_owner=True)
         self._producers[producer.id] = producer
         self._room.add_producer(self, producer)
         self._room.tell_others(

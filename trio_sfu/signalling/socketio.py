@@ -38,6 +38,7 @@ MAX_CALLS: Final = 256
 _REFUSALS: Final = {
     "too-large": {"error": "The message is too large", "code": "payload-too-large"},
     "too-deep": {"error": "The message is nested too deep", "code": "payload-too-deep"},
+    "no-number": {"error": "A number in the message is too large, or is none", "code": "invalid-payload"},
 }
 _INTERNAL: Final = {"error": "The server made a mistake", "code": "internal"}
 

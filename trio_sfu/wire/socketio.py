@@ -25,6 +25,10 @@ MAX_ATTACHMENTS: Final = 64
 #: The deepest nesting of a payload's lists and objects. mediasoup's deepest message has seven levels.
 MAX_DEPTH: Final = 64
 
+#: The most commas and brackets of a message. To parse what is made of nothing else takes ten times as long as text
+#: of its length, and the calls of everybody wait for it; a browser's RtpCapabilities have some 2,000.
+MAX_MARKS: Final = 50_000
+
 #: Names that only the two ends themselves may raise.
 RESERVED_EVENTS: Final = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
@@ -69,24 +73,28 @@ class RefusedEvent:
 
     namespace: str
     id: int | None
-    why: Literal["too-large", "too-deep"]
+    why: Literal["too-large", "too-deep", "no-number"]
+
+
+class _NoNumber(ValueError):
+    """NaN, an infinity, or what is as good as one: not JSON, or not to be written back as JSON."""
 
 
 def _parse_int(digits: str) -> int:
     if len(digits) > 100:  # int() is quadratic
-        raise ValueError("integer too long")
+        raise _NoNumber
     return int(digits)
 
 
 def _parse_float(digits: str) -> float:
     value = float(digits)
-    if math.isinf(value):  # it could not be written back as JSON
-        raise ValueError("number too large")
+    if math.isinf(value):
+        raise _NoNumber
     return value
 
 
 def _parse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+    raise _NoNumber(name)
 
 
 class _StrictJson:
@@ -153,18 +161,25 @@ class PacketDecoder:
             raise BadPacket("attachments do not go with the packet type")
         if binary and int(head["attachments"]) > self._max_attachments:
             raise BadPacket("too many attachments")
+        why: Literal["too-large", "too-deep", "no-number"] | None = None
         try:
-            packet = _Codec(encoded_packet=text)
-            too_deep = _is_too_deep(packet.data)
+            if sum(map(text.count, ",[{")) > MAX_MARKS:
+                why = "too-large"
+            else:
+                packet = _Codec(encoded_packet=text)
+                if _is_too_deep(packet.data):
+                    why = "too-deep"
         except RecursionError:
-            too_deep = True
+            why = "too-deep"
+        except _NoNumber:
+            why = "no-number"
         except (ValueError, TypeError, LookupError) as error:
             raise BadPacket("malformed Socket.IO packet") from error
-        if too_deep:
+        if why is not None:
             if packet_type is not PacketType.EVENT:
-                raise BadPacket("payload nested too deep")
+                raise BadPacket(f"a payload that is not taken: {why}")
             ack_id = int(head["id"]) if head["id"] else None
-            return RefusedEvent(head["namespace"] or "/", ack_id, "too-deep")
+            return RefusedEvent(head["namespace"] or "/", ack_id, why)
         _check_payload(packet_type, packet.data)
         if packet.attachment_count == 0:
             return _finished(packet)
