@@ -53,9 +53,12 @@ export class Session {
     return [...this.#states.values()];
   }
 
-  /** Learn what the room's router can do. Rejects with RequestError or, in an unknown browser, UnsupportedError. */
+  /** Learn what the room's router can do. Rejects with RequestError or, in an unknown browser, an Error to be shown. */
   async load(): Promise<void> {
-    const device = await Device.factory();
+    const device = await Device.factory().catch((error: unknown) => {
+      if (!(error instanceof Error) || error.name !== "UnsupportedError") throw error;
+      throw new Error("This browser is not one that calls work in. A recent Chrome, Edge, Firefox or Safari is.");
+    });
     const { rtpCapabilities } = await this.#signalling.request("getRouterRtpCapabilities", { roomId: this.roomId });
     await device.load({ routerRtpCapabilities: rtpCapabilities });
     this.#device = device;

@@ -5,7 +5,7 @@ import type { Peer, RemoteMedia } from "./call";
 
 const RATIO = 16 / 9;
 const GAP = 8; // CSS pixels, as in style.css
-const SMALLEST = 150;
+const SMALLEST = 130;
 const SPEAKING_LEVEL = 0.03; // of 0…1; about -30 dBov
 const SPEAKING_HOLD_MS = 600;
 const LEVELS_EVERY_MS = 150;
