@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench.dtls import CM, GCM, ClientIdentity
 from bench.load import EVEN_RATE, FRAMES_PER_SECOND, Call, Shape, percentile
-from bench.server_process import CpuTime, resident_memory, running_server, split_cpus
+from bench.server_process import CpuTime, kept_awake, resident_memory, running_server, split_cpus
 from bench.users import PACKETS_PER_FRAME
 
 _PROFILES = {"gcm": GCM, "cm": CM}
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     feedback = "reports, transport feedback and NACKs from every consumer" if options.feedback else "no feedback"
     print(
         f"load: {rate} packets/s of 1200 B, {shape}; SRTP {options.profile}; {feedback}; "
-        f"{options.seconds:g} s measured\n"
+        f"the server's core {'kept awake' if options.awake else 'may sleep'}; {options.seconds:g} s measured\n"
     )
     print(heading(), flush=True)
     results = []
@@ -215,6 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
                 server = stack.enter_context(running_server(options.server_option, cpu=cpus[0] if cpus else None))
                 url, pid = server.url, server.pid
             if cpus is not None:
+                if options.awake:
+                    stack.enter_context(kept_awake(cpus[0]))
                 stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
                 os.sched_setaffinity(0, {cpus[1]})
             result = measure(
@@ -245,6 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of the measured window")
     parser.add_argument("--warm-up", type=float, default=3.0, help="seconds of load before it")
     parser.add_argument("--no-feedback", dest="feedback", action="store_false", help="mute the consumers")
+    parser.add_argument(
+        "--may-sleep", dest="awake", action="store_false", help="do not keep the server's core awake between bursts"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything counted there")
     parser.add_argument("--url", help="use a running server; its CPU is measured if --pid is given")
     parser.add_argument("--pid", type=int, help="the running server's process")

@@ -68,6 +68,23 @@ def split_cpus() -> tuple[int, int] | None:
     return (cpus[-1], cpus[0]) if len(cpus) > 1 else None
 
 
+@contextmanager
+def kept_awake(cpu: int) -> Iterator[None]:
+    """Keep a CPU from sleeping between bursts: a spinner that runs only when nothing else wants it (SCHED_IDLE).
+
+    Falling asleep and waking up are charged to whoever is woken, which on a lightly loaded machine is the server;
+    on a busy one, where the figures matter, no core sleeps.
+    """
+    spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        os.sched_setscheduler(spinner.pid, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setaffinity(spinner.pid, {cpu})
+        yield
+    finally:
+        spinner.kill()
+        spinner.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     url: str

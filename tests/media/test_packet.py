@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sfu.media.packet import MAX_RUN_SIZE, Batch, Packet, Stamp, make_packet, runs_of
+from trio_sfu.media.packet import MAX_RUN_SIZE, Batch, Packet, Stamp, lay_out, make_packet, runs_of
 from trio_sfu.wire.rtp import pack_extensions, parse_rtp
 
 MID_ID, AST_ID, TCC_ID = 1, 4, 5
@@ -51,18 +51,17 @@ def write(
     last = by.write(
         arena,
         5,
-        packets,
+        lay_out(packets, gap),
         sequence_offset=sequence_offset,
         timestamp_offset=timestamp_offset,
         transport_sequence=transport_sequence,
         now=now,
-        gap=gap,
     )
     found = []
     at = 5
     for packet in packets:
         found.append(bytes(arena[at : at + packet.size]))
-        assert bytes(arena[at + packet.size : at + packet.size + gap]) == b"\xaa" * gap
+        assert bytes(arena[at + packet.size : at + packet.size + gap]) == bytes(gap)
         at += packet.size + gap
     assert bytes(arena[:5]) == bytes(arena[at:]) == b"\xaa" * 5
     return found, last

@@ -15,7 +15,7 @@ from trio_sfu.media.capabilities import (
     TRANSPORT_CC_URI,
 )
 from trio_sfu.media.codec_matching import is_rtx
-from trio_sfu.media.packet import Batch, Packet, Stamp
+from trio_sfu.media.packet import Batch, Packet, Stamp, lay_out
 from trio_sfu.media.parameters import MediaKind, RtpParameters
 from trio_sfu.media.sink import Sink
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
@@ -247,17 +247,16 @@ class Consumer:
             if above is None:
                 return
             batch = above
-        overhead = sink.overhead
-        start = sink.reserve(batch.octets + overhead * len(batch.packets))
+        layout = batch.layout(sink.overhead)
+        start = sink.reserve(len(layout.image))
         sink.transport_sequence = self._stamp.write(
             sink.arena,
             start,
-            batch.packets,
+            layout,
             sequence_offset=self._sequence_offset,
             timestamp_offset=self._timestamp_offset,
             transport_sequence=sink.transport_sequence,
             now=now,
-            gap=overhead,
         )
         sink.send_rtp(start, batch.sizes, batch.runs)
         self.packets += len(batch.packets)
@@ -364,16 +363,16 @@ class Consumer:
         packet = packet._replace(head=packet.head & 0xFF80 | rtx_type, body=body, size=packet.size + 2)
         self._rtx_number = self._rtx_number + 1 & 0xFFFF
         offset = self._rtx_number - packet.sequence_number
-        start = sink.reserve(packet.size + sink.overhead)
+        layout = lay_out((packet,), sink.overhead)
+        start = sink.reserve(len(layout.image))
         sink.transport_sequence = stamp.write(
             sink.arena,
             start,
-            (packet,),
+            layout,
             sequence_offset=offset,
             timestamp_offset=stretch.timestamp_offset,
             transport_sequence=sink.transport_sequence,
             now=now,
-            gap=sink.overhead,
         )
         sink.send_rtp(start, (packet.size,), ((1, packet.size, packet.size),))
         self.retransmitted += 1

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from trio_sfu.wire.rtp import ONE_BYTE_PROFILE, TWO_BYTE_PROFILE
 
-__all__ = ["Batch", "Packet", "Stamp", "runs_of"]
+__all__ = ["Batch", "Layout", "Packet", "Stamp", "lay_out", "make_packet", "runs_of"]
 
 NARROW_PREFIX: Final = 28
 WIDE_PREFIX: Final = 32
@@ -104,13 +104,35 @@ def runs_of(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
+class Layout(NamedTuple):
+    """A batch as it lies in the arena, all but the prefixes: one copy serves all packets of a consumer."""
+
+    image: bytes
+    """The packets end to end, prefixes zero, each followed by the gap for its authentication tag."""
+    rows: list[tuple[int, int, int, int, int, bool]]
+    """For each packet: its offset in the image, head, sequence number, timestamp, words, and whether it is wide."""
+
+
+def lay_out(packets: Sequence[Packet], gap: int) -> Layout:
+    """Lay packets out with ``gap`` bytes behind each."""
+    parts: list[bytes] = []
+    rows: list[tuple[int, int, int, int, int, bool]] = []
+    offset = 0
+    narrow, wide_prefix, behind = bytes(NARROW_PREFIX), bytes(WIDE_PREFIX), bytes(gap)
+    for sequence_number, timestamp, head, words, wide, body, size, _, _ in packets:
+        parts += (wide_prefix if wide else narrow, body, behind)
+        rows.append((offset, head, sequence_number, timestamp, words, wide))
+        offset += size + gap
+    return Layout(b"".join(parts), rows)
+
+
 class Batch:
     """The packets of one stream that one wake-up brought, in order of arrival.
 
     ``sizes`` and ``runs`` are the same for every consumer that sends them all, so they are made once.
     """
 
-    __slots__ = ("first_keyframe", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
+    __slots__ = ("_layouts", "first_keyframe", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
 
     def __init__(self, packets: list[Packet]) -> None:
         self.packets: Final = packets
@@ -126,6 +148,14 @@ class Batch:
         self.newest: Final = newest
         """The last by number: the last by arrival may be one that was overtaken, or sent again."""
         self.first_keyframe: Final = next((index for index, packet in enumerate(packets) if packet.keyframe), None)
+        self._layouts: dict[int, Layout] = {}
+
+    def layout(self, gap: int) -> Layout:
+        """:func:`lay_out` of the packets, made once for all consumers with tags of the same length."""
+        layout = self._layouts.get(gap)
+        if layout is None:
+            layout = self._layouts[gap] = lay_out(self.packets, gap)
+        return layout
 
     def __len__(self) -> int:
         return len(self.packets)
@@ -167,19 +197,20 @@ class Stamp:
         self,
         arena: memoryview,
         start: int,
-        packets: Sequence[Packet],
+        layout: Layout,
         *,
         sequence_offset: int,
         timestamp_offset: int,
         transport_sequence: int,
         now: float,
-        gap: int,
     ) -> int:
-        """Write ``packets`` into ``arena`` from ``start`` on, each followed by ``gap`` free bytes.
+        """Write the packets of ``layout`` into ``arena`` from ``start`` on.
 
         ``transport_sequence`` is the last transport-wide number used; returns the new last one. This is the
-        innermost loop of the server: one slice copy and one ``pack_into`` for each outgoing packet.
+        innermost loop of the server: one copy for all packets, and one ``pack_into`` for each of them.
         """
+        image, rows = layout
+        arena[start : start + len(image)] = image
         ssrc = self.ssrc
         mid = self.mid
         mid_head = self.mid_head
@@ -191,15 +222,29 @@ class Stamp:
         identifier = self.abs_send_time_id
         abs_send_time = (identifier << 28 | 2 << 24 | send_time) if identifier else 0
         pack = _NARROW.pack_into
-        for sequence_number, timestamp, head, words, wide, body, size, _, _ in packets:
+        for offset, head, sequence_number, timestamp, words, wide in rows:
             number = number + counts & 0xFFFF
-            end = start + size
-            if wide:
+            if not wide:
+                pack(
+                    arena,
+                    start + offset,
+                    head,
+                    sequence_number + sequence_offset & 0xFFFF,
+                    timestamp + timestamp_offset & 0xFFFFFFFF,
+                    ssrc,
+                    ONE_BYTE_PROFILE,
+                    words,
+                    abs_send_time,
+                    transport_head,
+                    number,
+                    mid_head,
+                    mid,
+                )
+            else:
                 transport_wide, mid_wide = self.wide_heads
-                arena[start + WIDE_PREFIX : end] = body
                 _WIDE.pack_into(
                     arena,
-                    start,
+                    start + offset,
                     head,
                     sequence_number + sequence_offset & 0xFFFF,
                     timestamp + timestamp_offset & 0xFFFFFFFF,
@@ -215,22 +260,4 @@ class Stamp:
                     mid_wide,
                     mid,
                 )
-            else:
-                arena[start + NARROW_PREFIX : end] = body
-                pack(
-                    arena,
-                    start,
-                    head,
-                    sequence_number + sequence_offset & 0xFFFF,
-                    timestamp + timestamp_offset & 0xFFFFFFFF,
-                    ssrc,
-                    ONE_BYTE_PROFILE,
-                    words,
-                    abs_send_time,
-                    transport_head,
-                    number,
-                    mid_head,
-                    mid,
-                )
-            start = end + gap
         return number if counts else transport_sequence

@@ -29,7 +29,8 @@ __all__ = ["DatagramOwner", "EndpointCounters", "Path", "UdpEndpoint", "UdpSocke
 
 logger = logging.getLogger(__name__)
 
-_ARENA: Final = 1 << 20  # bytes that wait to be sent; flushed when full
+_ARENA: Final = 1 << 20  # bytes that can wait to be sent
+_FULL: Final = 1 << 18  # so many are not waited with: the first consumers of a long batch need not wait for the last
 _ROUNDS: Final = 8  # batches drained before trio runs other tasks
 _BUFFER_WANTED: Final = 8 << 20  # a frame of every producer arrives as one burst
 _STRANGERS_PER_SECOND: Final = 2000  # STUN that names no transport and is answered
@@ -139,7 +140,7 @@ class UdpSocket:
     def reserve(self, size: int) -> int:
         """The offset of ``size`` free bytes in :attr:`arena`, to be written and queued before any other call."""
         position = self._position
-        if position + size > _ARENA:
+        if position > _FULL or position + size > _ARENA:
             if size > _ARENA:
                 raise ValueError("more than the arena holds")
             self.flush()
