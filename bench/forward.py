@@ -16,6 +16,7 @@ import gc
 import json
 import os
 import platform
+import statistics
 import sys
 import time
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from bench.dtls import CM, GCM, ClientIdentity
 from bench.load import EVEN_RATE, FRAMES_PER_SECOND, Call, Shape, percentile
-from bench.server_process import CpuTime, kept_awake, resident_memory, running_server, split_cpus
+from bench.server_process import CpuTime, CpuWindows, kept_awake, resident_memory, running_server, split_cpus
 from bench.users import PACKETS_PER_FRAME
 
 _PROFILES = {"gcm": GCM, "cm": CM}
@@ -44,6 +45,8 @@ class Result:
     cpu_user_us: float | None
     cpu_system_us: float | None
     cpu_total_us: float | None
+    cpu_median_second_us: float | None
+    cpu_best_second_us: float | None
     server_cpu_share: float | None
     server_waited_share: float | None
     latency_p50_ms: float
@@ -83,7 +86,9 @@ def measure(
             server_drops, generator_drops = call.server_drops(), call.generator_drops()
             cpu = CpuTime.read(pid) if pid is not None else None
             own, start = time.process_time(), time.monotonic()
-            call.run(seconds, shape)
+            with ExitStack() as stack:
+                windows = stack.enter_context(CpuWindows(pid)) if pid is not None else None
+                call.run(seconds, shape)
             wall = time.monotonic() - start
             own = time.process_time() - own
             cpu_after = CpuTime.read(pid) if pid is not None else None
@@ -96,6 +101,8 @@ def measure(
         if cpu is not None and cpu_after is not None and out:
             user = (cpu_after.user - cpu.user) * 1e6 / out
             system = (cpu_after.system - cpu.system) * 1e6 / out
+        # The last second may be shorter than the load was.
+        a_second = [each * 1e6 * seconds / max(1, out) for each in windows.seconds[:-1]] if windows else []
         latencies = sorted(counts.latencies)
         return Result(
             consumers=consumers,
@@ -108,6 +115,8 @@ def measure(
             cpu_user_us=user,
             cpu_system_us=system,
             cpu_total_us=user + system if user is not None and system is not None else None,
+            cpu_median_second_us=statistics.median(a_second) if a_second else None,
+            cpu_best_second_us=min(a_second) if a_second else None,
             server_cpu_share=(user + system) * out / 1e6 / wall if user is not None and system is not None else None,
             server_waited_share=(
                 (cpu_after.waited - cpu.waited) / wall if cpu is not None and cpu_after is not None else None
@@ -149,6 +158,8 @@ _COLUMNS = (
     ("µs user", "cpu_user_us", ".2f"),
     ("µs system", "cpu_system_us", ".2f"),
     ("µs a packet", "cpu_total_us", ".2f"),
+    ("median s", "cpu_median_second_us", ".2f"),
+    ("best s", "cpu_best_second_us", ".2f"),
     ("server CPU", "server_cpu_share", ".0%"),
     ("p50 ms", "latency_p50_ms", ".2f"),
     ("p99 ms", "latency_p99_ms", ".2f"),
