@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.browser.figures import FIGURES
 from tests.support.server import Server, running_server
-
-FIGURES: list[str] = []
-"""What tests measured: printed at the end, whether or not output is captured. See :func:`note`."""
 
 CLIENT = Path(__file__).parent / "dist" / "client.js"
 OUTPUT = Path(__file__).parents[1] / "output"
@@ -58,11 +56,6 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 
 OpenPage = Callable[..., Page]
-
-
-def note(figure: str) -> None:
-    """Have a measured figure printed when all tests are done."""
-    FIGURES.append(figure)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

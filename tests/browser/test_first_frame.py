@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from tests.browser.conftest import OpenPage, note
+from tests.browser.conftest import OpenPage
+from tests.browser.figures import note
 from tests.browser.users import SMALL, User, connect
 
 ROUNDS = 5

@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.conftest import OpenPage, new_context, note
+from tests.browser.conftest import OpenPage, new_context
+from tests.browser.figures import note
 from tests.browser.users import connect
 from tests.support.relay import running_relay
 from tests.support.server import Server, running_server

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -59,7 +60,9 @@ class Server:
 
     def metrics(self) -> dict[str, float]:
         """All figures of ``/metrics``, by name with labels."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as response:
+        # A test's certificate is its own.
+        trust = ssl._create_unverified_context() if self.url.startswith("https") else None
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5, context=trust) as response:
             text = response.read().decode()
         figures = {}
         for line in text.splitlines():
@@ -72,6 +75,13 @@ class Server:
         """What a finished call must leave at zero, or where it was before."""
         figures = self.metrics()
         return {name: figures[name] for name in figures if name.removeprefix("trio_sfu_") in LEFTOVERS}
+
+    def wait_gauge(self, name: str, wanted: float) -> None:
+        """Wait until one gauge has a value, for at most ``SETTLE_SECONDS``."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while (now := self.gauges()[f"trio_sfu_{name}"]) != wanted:
+            assert time.monotonic() < deadline, f"{name} is {now}, not {wanted}"
+            time.sleep(0.05)
 
     def wait_idle(self) -> None:
         """Wait until nothing is left of what was going on, for at most ``SETTLE_SECONDS``."""
