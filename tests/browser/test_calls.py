@@ -90,40 +90,34 @@ def test_simulcast_producer_is_seen(open_page: OpenPage) -> None:
     second.call("waitDecoding", {"frames": 40, "timeoutMs": 30_000})
 
 
+def one_sees_the_other(browser: Browser, server: Server) -> None:
+    """A call of two on a server of its own; the second decodes what the first sends."""
+    context = new_context(browser, server)
+    try:
+        users = []
+        for _ in range(2):
+            page = context.new_page()
+            page.goto("/")
+            users.append(connect(page))
+        room = users[0].join()
+        users[1].join(room)
+        users[1].call("consumeAll")
+        users[1].call("waitDecoding", {})
+    finally:
+        context.close()
+    server.wait_idle()
+
+
 def test_call_over_tls(browser: Browser, tmp_path: Path) -> None:
     certificate, key = write_certificate(tmp_path)
     with running_server("--tls-cert", str(certificate), "--tls-key", str(key)) as server:
         assert server.url.startswith("https://")
-        context = new_context(browser, server)
-        try:
-            users = []
-            for _ in range(2):
-                page = context.new_page()
-                page.goto(server.url)
-                users.append(connect(page))
-            room = users[0].join()
-            users[1].join(room)
-            users[1].call("consumeAll")
-            users[1].call("waitDecoding", {})
-        finally:
-            context.close()
+        one_sees_the_other(browser, server)
 
 
 def test_call_over_ipv6(browser: Browser) -> None:
     with running_server(host="::1") as server:
-        context = new_context(browser, server)
-        try:
-            users = []
-            for _ in range(2):
-                page = context.new_page()
-                page.goto(server.url)
-                users.append(connect(page))
-            room = users[0].join()
-            users[1].join(room)
-            users[1].call("consumeAll")
-            users[1].call("waitDecoding", {})
-        finally:
-            context.close()
+        one_sees_the_other(browser, server)
 
 
 def test_unknown_room_is_refused_in_words(open_page: OpenPage, server: Server) -> None:
