@@ -53,6 +53,21 @@ def address_of(buffer: bytearray) -> int:
     return int(_ffi.cast("uintptr_t", _ffi.from_buffer(buffer)))
 
 
+# Nothing to receive, or word of an earlier datagram's fate: no reason to give the socket up.
+_PASSING: Final = frozenset(
+    (
+        errno.EAGAIN,
+        errno.EINTR,
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.ENOMEM,
+        errno.ENOBUFS,
+    )
+)
+
+
 class BatchReceiver:
     """Receives up to ``slots`` datagrams of one non-blocking UDP socket in one call.
 
@@ -83,7 +98,7 @@ class BatchReceiver:
         count: int = _libc.recvmmsg(self._fd, self._pointer, self.slots, 0, _ffi.NULL)
         if count >= 0:
             return count
-        if _ffi.errno in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED):
+        if _ffi.errno in _PASSING:
             return 0
         raise OSError(_ffi.errno, "recvmmsg")
 
