@@ -608,3 +608,13 @@ def test_the_fakes_are_what_the_session_wants(capsys: pytest.CaptureFixture[str]
         sender.feed(audio(number))
     assert [int(packet.payload) for packet in viewer.sink.of(consumer.ssrc)] == list(range(100))
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_transport_has_room_for_so_many_streams_only() -> None:
+    """What SRTP keeps of each SSRC stays as long as the transport, however often a client produces and stops."""
+    call = Call()
+    sender = call.session()
+    for _ in range(2048):
+        call.produce_video(sender).close()
+    with pytest.raises(MediaError, match="too many RTP streams"):
+        call.produce_video(sender)

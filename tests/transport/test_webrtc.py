@@ -402,6 +402,20 @@ async def test_a_request_with_a_wrong_password_gains_nothing() -> None:
 # -- hostile, though authenticated
 
 
+async def test_an_ssrc_that_is_used_again_after_its_numbers_have_wrapped() -> None:
+    """The sender's SRTP goes on with its rollover counter, whatever signalling calls the stream meanwhile."""
+    async with server() as made, connected(made) as (transport, peer):
+        first = made.produce(transport, "audio")
+        for number in (0, 20_000, 40_000, 60_000, 70_000, 70_001):
+            await peer.send(peer.client.protect_rtp(audio(number & 0xFFFF)))
+        await until(lambda: made.endpoint.counters.received >= 6 and first.streams[0].packets > 0)
+        first.close()
+        second = made.produce(transport, "audio")
+        await peer.send(peer.client.protect_rtp(audio(70_002 & 0xFFFF)))
+        await until(lambda: second.streams[0].packets == 1)
+        assert made.endpoint.counters.unauthentic == 0
+
+
 async def test_replayed_and_forged_srtp_is_counted() -> None:
     async with server() as made, connected(made) as (transport, peer):
         producer = made.produce(transport, "audio")

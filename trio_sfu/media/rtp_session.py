@@ -47,6 +47,7 @@ _REPORT_SECONDS: Final = 1.0
 # of closed producers count too, and Firefox sends RTCP under another SSRC for each consumer: so each adds a few.
 _MAX_UNKNOWN_SSRCS: Final = 64
 _UNKNOWN_SSRCS_PER_MEMBER: Final = 4
+_MOST_SSRCS: Final = 4096  # whatever is announced, in the life of a transport
 _MAX_RTCP_BLOCKS: Final = 20  # keeps a compound within 1200 bytes
 _MAX_NACKED: Final = 250  # numbers in one NACK, of either direction
 _MAX_REMB_SSRCS: Final = 255
@@ -105,6 +106,7 @@ class RtpSession:
         self._touched: dict[IncomingStream, Producer] = {}
         self._unknown_ssrcs: set[int] = set()
         self._unknown_limit = _MAX_UNKNOWN_SSRCS
+        self._announced = 0
         self._next_mid = 0
         self._next_report = 0.0
         self.packets_received = 0
@@ -134,6 +136,8 @@ class RtpSession:
         """
         if self.closed:
             raise MediaError("transport-closed", "the transport is closed")
+        if self._announced + _ssrcs_of(producer) > _MOST_SSRCS:
+            raise MediaError("too-many-producers", "the transport has had too many RTP streams; create another one")
         mid = producer.rtp_parameters.mid
         if mid is not None and self._producers_by_mid.get(mid, producer) not in (producer, *replacing):
             raise MediaError("invalid-rtp-parameters", "the MID is used by another producer of the transport")
@@ -148,6 +152,7 @@ class RtpSession:
     def add_producer(self, producer: Producer) -> None:
         """Route packets to ``producer`` from now on. Raises :class:`MediaError` as :meth:`check_new` does."""
         self.check_new(producer)
+        self._announced += _ssrcs_of(producer)
         self.producers[producer.id] = producer
         if producer.rtp_parameters.mid is not None:
             self._producers_by_mid[producer.rtp_parameters.mid] = producer
@@ -163,7 +168,7 @@ class RtpSession:
                 self._arrivals = ArrivalRecorder()
         elif "goog-remb" in feedback and ABS_SEND_TIME_URI in uris and self._limit is None:
             self._limit = ReceiveLimit()
-        self._unknown_limit += _UNKNOWN_SSRCS_PER_MEMBER
+        self._unknown_limit = min(self._unknown_limit + _UNKNOWN_SSRCS_PER_MEMBER, _MOST_SSRCS)
 
     def _route(self, stream: IncomingStream, producer: Producer) -> None:
         self._incoming[stream.ssrc] = (stream, producer)
@@ -176,8 +181,6 @@ class RtpSession:
         for table in (self._incoming, self._repairs):
             for ssrc in [ssrc for ssrc, (_, owner) in table.items() if owner is producer]:
                 del table[ssrc]
-                if self.sink is not None:
-                    self.sink.forget(ssrc)
         for mid in [mid for mid, owner in self._producers_by_mid.items() if owner is producer]:
             del self._producers_by_mid[mid]
 
@@ -187,7 +190,7 @@ class RtpSession:
         self._outgoing[consumer.ssrc] = consumer
         if consumer.rtx_ssrc is not None:
             self._outgoing[consumer.rtx_ssrc] = consumer
-        self._unknown_limit += _UNKNOWN_SSRCS_PER_MEMBER
+        self._unknown_limit = min(self._unknown_limit + _UNKNOWN_SSRCS_PER_MEMBER, _MOST_SSRCS)
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Called by the consumer as it closes; tells the receiver by BYE (RFC 3550, section 6.6)."""
@@ -403,3 +406,8 @@ class RtpSession:
             bitrate = self._limit.update(worst, now)
             ssrcs = tuple(block.ssrc for block in blocks[:_MAX_REMB_SSRCS])
             self.sink.send_rtcp(Remb(self.ssrc, bitrate, ssrcs).to_bytes())
+
+
+def _ssrcs_of(producer: Producer) -> int:
+    """How many SSRCs a producer may come to have: a media and an RTX stream for each encoding."""
+    return 2 * len(producer.rtp_parameters.encodings)

@@ -36,4 +36,4 @@ class Sink(Protocol):
         """Protect and send one RTCP packet of at most 1200 bytes."""
 
     def forget(self, ssrc: int) -> None:
-        """The stream with this SSRC, of either direction, has ended and its number is not used again."""
+        """The outgoing stream with this SSRC has ended, and its SSRC is not used again."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from trio_sfu.protocols.dtls import SrtpKeys
-from trio_sfu.transport.srtp import SrtpReceiver, SrtpSender
+from trio_sfu.transport.srtp import SrtpSender
 from trio_sfu.transport.udp import Path
 
 __all__ = ["SrtpSink"]
@@ -13,14 +13,11 @@ __all__ = ["SrtpSink"]
 class SrtpSink:
     """Implements :class:`trio_sfu.media.sink.Sink`. The owner moves :attr:`path` when ICE selects another."""
 
-    def __init__(self, keys: SrtpKeys, path: Path, receiver: SrtpReceiver) -> None:
+    def __init__(self, keys: SrtpKeys, path: Path) -> None:
         self._sender = SrtpSender(keys.profile, keys.local)
-        self._receiver = receiver
         self.path = path
         self.overhead: Final = self._sender.overhead
         self.transport_sequence = 0
-        self.packets = 0
-        self.octets = 0
 
     @property
     def arena(self) -> memoryview:
@@ -41,8 +38,6 @@ class SrtpSink:
             octets += overhead * count
             udp_socket.queue(path, start, octets, size + overhead, count)
             start += octets
-            self.packets += count
-            self.octets += octets
 
     def send_rtcp(self, data: bytes) -> None:
         """Copy, protect and queue one RTCP packet."""
@@ -54,6 +49,5 @@ class SrtpSink:
         udp_socket.queue(self.path, start, size, size, 1)
 
     def forget(self, ssrc: int) -> None:
-        """Drop what libsrtp keeps of a stream that has ended, in either direction."""
+        """Drop what libsrtp keeps of a stream of ours that has ended."""
         self._sender.forget(ssrc)
-        self._receiver.forget(ssrc)

@@ -47,11 +47,6 @@ def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:
     return Session(policy)
 
 
-def _forget(session: Session, ssrc: int) -> None:
-    with suppress(Error):  # libsrtp knows a stream from its first packet on
-        session.remove_stream(ssrc)
-
-
 class SrtpSender:
     """Protects the packets that leave one transport. ``overhead`` is what RTP protection adds, in bytes."""
 
@@ -88,8 +83,13 @@ class SrtpSender:
         return int(self._length[0])
 
     def forget(self, ssrc: int) -> None:
-        """Free the state of a stream that has ended; one that is not known is none."""
-        _forget(self._session, ssrc)
+        """Free the state of a stream that has ended; one that is not known is none.
+
+        A receiver must not: its peer may use the SSRC again and goes on with its rollover counter (RFC 3711, 3.3.1),
+        and what has been received once must stay refused.
+        """
+        with suppress(Error):  # libsrtp knows a stream from its first packet on
+            self._session.remove_stream(ssrc)
 
 
 class SrtpReceiver:
@@ -113,7 +113,3 @@ class SrtpReceiver:
         length[0] = size
         status = lib.srtp_unprotect_rtcp(self._context, pointer, length)
         return -status if status else length[0]  # type: ignore[no-any-return]
-
-    def forget(self, ssrc: int) -> None:
-        """Free the state of a stream that has ended; one that is not known is none."""
-        _forget(self._session, ssrc)

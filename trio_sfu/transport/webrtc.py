@@ -286,7 +286,7 @@ class WebRtcTransport:
         if path is None:
             return
         self._receiver = SrtpReceiver(keys.profile, keys.remote)
-        self.sink = SrtpSink(keys, path, self._receiver)
+        self.sink = SrtpSink(keys, path)
         self.state = "connected"
         logger.debug("transport %s is connected to %s port %d", self.id, path.host, path.port)
         self.session.connect(self.sink, now)
