@@ -21,6 +21,7 @@ from tests.support.websocket_client import UPGRADE, connect_websocket
 from trio_sfu.protocols.engineio import EngineConfig
 from trio_sfu.signalling.engineio import EngineServer, EngineSocket, engineio_routes, open_engineio
 from trio_sfu.signalling.http import HttpLimits
+from trio_sfu.signalling.routes import HttpRequest
 
 PATH = "/socket.io/"
 CONFIG = EngineConfig(ping_interval=0.3, ping_timeout=0.2)
@@ -310,10 +311,24 @@ async def test_two_posts_at_a_time_end_the_session() -> None:
         sid = await world.open_polling()
         world.handlers[0].hold = trio.Event()
         nursery.start_soon(world.post, sid, "4first")
-        await until(lambda: world.handlers[0].engine.delivering)
+        await until(lambda: world.handlers[0].engine.posting)
         assert (await world.post(sid, "4second")).status == 400
         assert world.handlers[0].reasons == ["parse error"]
         world.handlers[0].hold.set()
+
+
+async def test_a_post_while_the_websocket_probes_is_no_second_post() -> None:
+    # Both in one turn of the event loop, in either order: how a browser's first event meets its own upgrade.
+    async with open_world() as world:
+        for turn in range(20):
+            sid = await world.open_polling()
+            socket = world.handlers[turn].engine
+            query = {"EIO": ["4"], "transport": ["polling"], "sid": [sid]}
+            request = HttpRequest("POST", PATH, query, {}, body=b"4hello")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(socket.deliver, [])
+                nursery.start_soon(world.server.handle_request, request)
+            assert world.handlers[turn].reasons == []
 
 
 @pytest.mark.parametrize("message", ["4hello", "4", b"\x01\x02\x03\x04", b"", "4" + "x" * 100_000, "4ä€😀"])

@@ -89,6 +89,8 @@ class EngineSocket:
         self._changed = trio.Event()
         self._over = False
         self._delivering = trio.StrictFIFOLock()
+        #: A POST's messages are being handed on.
+        self.posting = False
         self.handler: Final = connect(self)
 
     @property
@@ -133,10 +135,6 @@ class EngineSocket:
     async def wait_changed(self) -> None:
         """Until the next notify(). Look at the state first, and do not await in between."""
         await self._changed.wait()
-
-    @property
-    def delivering(self) -> bool:
-        return self._delivering.locked()
 
     async def deliver(self, events: list[EngineEvent]) -> None:
         """Hand messages to the handler, after those that are being handed to it."""
@@ -350,17 +348,18 @@ class EngineServer:
         return response
 
     async def _receive_post(self, socket: EngineSocket, body: bytes) -> HttpResponse:
-        if socket.delivering and socket.session.transport == "polling":
+        if socket.posting and socket.session.transport == "polling":
             socket.abort("parse error")  # a client has one POST at a time, or the order would be anyone's guess
         events = socket.session.receive_payload(body, trio.current_time())
         socket.notify()
         if events is None:
             return _bad_request(3, "Bad request")
-        delivered = False
+        socket.posting, delivered = True, False
         try:
             await socket.deliver(events)
             delivered = True
         finally:
+            socket.posting = False
             if not delivered:  # the client went away while it was held back
                 socket.abort("transport error")
         return text_response(200, "ok", content_type="text/html")
