@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.support.certificate import write_certificate
 from trio_sfu import __version__
 from trio_sfu.config import Config, parse
+from trio_sfu.hls.options import HlsOptions
 
 
 def test_defaults() -> None:
@@ -58,6 +59,42 @@ def test_environment() -> None:
     assert (over.port, over.announce) == (9090, ("192.0.2.1",))
 
 
+def test_live_streams() -> None:
+    argv = (
+        "--ffmpeg /opt/ffmpeg --hls-size 640x360 --hls-fps 25 --hls-video-bitrate 800000 --hls-audio-bitrate 64000 "
+        "--hls-tiles 9 --hls-names --hls-font a.ttf --hls-segment 4 --hls-part 0.5 --hls-window 120 "
+        "--hls-ports 4000-4099 --hls-dir /tmp/hls --record-dir rec"
+    )
+    assert parse(argv.split(), {}).hls == HlsOptions(
+        ffmpeg="/opt/ffmpeg",
+        width=640,
+        height=360,
+        frame_rate=25,
+        video_bitrate=800_000,
+        audio_bitrate=64_000,
+        max_tiles=9,
+        show_names=True,
+        font="a.ttf",
+        segment_seconds=4.0,
+        part_seconds=0.5,
+        window_seconds=120.0,
+        first_port=4000,
+        last_port=4099,
+        hls_dir=Path("/tmp/hls"),
+        record_dir=Path("rec"),
+    )
+    assert parse([], {}).hls == HlsOptions()
+    assert parse(["--no-hls"], {}).hls is None
+
+
+def test_live_streams_in_the_environment() -> None:
+    env = {"TRIO_SFU_HLS_SIZE": "320x180", "TRIO_SFU_HLS_NAMES": "yes", "TRIO_SFU_HLS_PORTS": "5000-5009"}
+    options = parse([], env).hls
+    assert options == HlsOptions(width=320, height=180, show_names=True, first_port=5000, last_port=5009)
+    assert parse([], {"TRIO_SFU_HLS": "0"}).hls is None
+    assert parse(["--hls"], {"TRIO_SFU_HLS": "off"}).hls == HlsOptions()
+
+
 def test_host_names() -> None:
     assert parse(["--host", "localhost"], {}).host in ("127.0.0.1", "::1")
     assert parse(["--host", "[::1]"], {}).host == "::1"
@@ -85,6 +122,11 @@ def test_host_names() -> None:
         (["--tls-key", "key.pem"], "--tls-key needs --tls-cert as well"),
         (["--tls-cert", "/nonexistent/c", "--tls-key", "/nonexistent/k"], "cannot read /nonexistent/c: No such file"),
         (["--tls-cert", __file__, "--tls-key", __file__], "not a certificate"),
+        (["--hls-size", "640"], "--hls-size"),
+        (["--hls-size", "641x360"], "--hls-size: 641x360: width and height must be even"),
+        (["--hls-ports", "5000-5001"], "--hls-ports: 5000-5001 is not a range of at least four ports"),
+        (["--hls-part", "0.1"], "--hls-part: 0.1 is not between 0.2 and 1 seconds"),
+        (["--hls-window", "10"], "--hls-window must hold at least six segments"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["extra"], "unrecognized arguments: extra"),
     ],
@@ -102,6 +144,7 @@ def test_mistakes(argv: Sequence[str], says: str, capsys: pytest.CaptureFixture[
         ("PORT", "http", "TRIO_SFU_PORT: 'http' is not a whole number"),
         ("ANNOUNCE", "1.2.3.4,me", "TRIO_SFU_ANNOUNCE: 'me' is not an IP address"),
         ("LOG_LEVEL", "loud", "TRIO_SFU_LOG_LEVEL: 'loud' is none of debug, info"),
+        ("HLS", "maybe", "TRIO_SFU_HLS: 'maybe' is neither yes nor no"),
         ("TLS_CERT", "cert.pem", "--tls-cert needs --tls-key as well"),
     ],
 )

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from math import isfinite
+from pathlib import Path
 from typing import Any, Final
 
 from trio_sfu import __version__
+from trio_sfu.hls.options import HlsOptions
 from trio_sfu.rooms.room import RoomLimits
 from trio_sfu.signalling.tls import load_tls_context
 
@@ -37,6 +39,8 @@ class Config:
     max_payload: int = 1_000_000  # bytes
     log_level: str = "info"
     limits: RoomLimits = field(default_factory=RoomLimits)
+    hls: HlsOptions | None = field(default_factory=HlsOptions)
+    """None: rooms have no live streams."""
 
 
 def parse(argv: Sequence[str], env: Mapping[str, str]) -> Config:
@@ -60,14 +64,51 @@ def parse(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     if (options.tls_cert is None) != (options.tls_key is None):
         given, missing = ("--tls-cert", "--tls-key") if options.tls_cert else ("--tls-key", "--tls-cert")
         parser.error(f"{given} needs {missing} as well")
-    announce = options.announce or announce_from_environment
-    config = Config(**{**vars(options), "announce": tuple(announce)})
+    values = vars(options)
+    values["announce"] = tuple(options.announce or announce_from_environment)
+    values["hls"] = _hls_options(parser, values)
+    config = Config(**values)
     if config.tls_cert is not None:
         try:
             load_tls_context(config.tls_cert, options.tls_key)
         except (OSError, ValueError) as error:
             parser.error(_about_tls(config, error))
     return config
+
+
+def _hls_options(parser: argparse.ArgumentParser, values: dict[str, Any]) -> HlsOptions | None:
+    """Take what concerns live streams out of ``values``."""
+    wanted = values.pop("hls")
+    values["hls_width"], values["hls_height"] = values.pop("hls_size")
+    values["hls_first_port"], values["hls_last_port"] = values.pop("hls_ports")
+    chosen = {name: values.pop(name) for name in tuple(values) if name in _OF_HLS}
+    options = HlsOptions(**{_OF_HLS[name]: value for name, value in chosen.items()})
+    if options.window_seconds < 6 * options.segment_seconds:
+        parser.error("--hls-window must hold at least six segments, see --hls-segment")
+    if options.part_seconds > options.segment_seconds:
+        parser.error("--hls-part must not be longer than --hls-segment")
+    return options if wanted else None
+
+
+#: What an option's value is called in HlsOptions.
+_OF_HLS: Final = {
+    "ffmpeg": "ffmpeg",
+    "record_dir": "record_dir",
+    "hls_dir": "hls_dir",
+    "hls_width": "width",
+    "hls_height": "height",
+    "hls_fps": "frame_rate",
+    "hls_video_bitrate": "video_bitrate",
+    "hls_audio_bitrate": "audio_bitrate",
+    "hls_tiles": "max_tiles",
+    "hls_names": "show_names",
+    "hls_font": "font",
+    "hls_segment": "segment_seconds",
+    "hls_part": "part_seconds",
+    "hls_window": "window_seconds",
+    "hls_first_port": "first_port",
+    "hls_last_port": "last_port",
+}
 
 
 def _about_tls(config: Config, error: Exception) -> str:
@@ -92,11 +133,18 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
 
-    def add(name: str, kind: Callable[[str], object], metavar: str, help_text: str) -> None:
-        default = getattr(defaults, name[2:].replace("-", "_"))
+    def add(name: str, kind: Callable[[str], object], metavar: str, help_text: str, default: object = ...) -> None:
+        if default is ...:
+            default = getattr(defaults, name[2:].replace("-", "_"))
         if default is not None:
-            help_text += f" (default: {default})"
+            shown = f"{default:.3g}" if isinstance(default, float) else str(default)
+            if isinstance(default, tuple):
+                shown = f"{default[0]}{'x' if metavar == 'WxH' else '-'}{default[1]}"
+            help_text += f" (default: {shown})"
         parser.add_argument(name, type=kind, metavar=metavar, default=default, help=help_text)
+
+    def add_switch(name: str, default: bool, help_text: str) -> None:
+        parser.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help_text)
 
     add("--host", _host, "ADDRESS", "listen on this address only (default: all)")
     add("--port", _integer(0, 65535), "PORT", "TCP port of pages and signalling; 0: any free one")
@@ -121,6 +169,22 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.log_level,
         help="what is logged to standard error (default: %(default)s)",
     )
+    hls = HlsOptions()
+    add_switch("--hls", True, "make a live HLS stream of each room")
+    add("--ffmpeg", str, "PROGRAM", "the FFmpeg to use (default: that of the package imageio-ffmpeg)", hls.ffmpeg)
+    add("--hls-size", _size, "WxH", "the live picture's size in pixels", (hls.width, hls.height))
+    add("--hls-fps", _integer(5, 60), "RATE", "its frames a second", hls.frame_rate)
+    add("--hls-video-bitrate", _integer(50_000, 50_000_000), "BPS", "its bits a second, at most", hls.video_bitrate)
+    add("--hls-audio-bitrate", _integer(16_000, 512_000), "BPS", "bits a second of the mixed sound", hls.audio_bitrate)
+    add("--hls-tiles", _integer(1, 49), "NUMBER", "participants in the picture; more are only heard", hls.max_tiles)
+    add_switch("--hls-names", hls.show_names, "write the participants' names on their tiles")
+    add("--hls-font", str, "FILE", "the font of the names (default: what the system has)", hls.font)
+    add("--hls-segment", _between(1.0, 10.0), "SECONDS", "length of a segment", hls.segment_seconds)
+    add("--hls-part", _between(0.2, 1.0), "SECONDS", "length of a part, for low latency", hls.part_seconds)
+    add("--hls-window", _between(6.0, 3600.0), "SECONDS", "how far back viewers can go", hls.window_seconds)
+    add("--hls-ports", _ports, "FIRST-LAST", "UDP ports on loopback for FFmpeg", (hls.first_port, hls.last_port))
+    add("--hls-dir", Path, "FOLDER", "also write each stream there, as plain HLS", hls.hls_dir)
+    add("--record-dir", Path, "FOLDER", "record each stream there", hls.record_dir)
     parser.add_argument("--version", action="version", version=f"trio-sfu {__version__}")
     return parser
 
@@ -132,6 +196,8 @@ def _variable(dest: str) -> str:
 def _from_environment(parser: argparse.ArgumentParser, action: argparse.Action, variable: str, text: str) -> object:
     kind = action.type
     convert = kind if callable(kind) else str
+    if isinstance(action, argparse.BooleanOptionalAction):
+        convert = _switch
     try:
         if action.dest == "announce":
             return [convert(each) for each in text.replace(",", " ").split()]
@@ -162,6 +228,40 @@ def _seconds(text: str) -> float:
     if not isfinite(value) or not 0.01 <= value <= 86400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and 86400 seconds")
     return value
+
+
+def _between(low: float, high: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        value = _seconds(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g} seconds")
+        return value
+
+    return convert
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    size = _integer(128, 7680)(width), _integer(128, 4320)(height)
+    if size[0] % 2 or size[1] % 2:
+        raise argparse.ArgumentTypeError(f"{text}: width and height must be even")
+    return size
+
+
+def _ports(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    ports = _integer(1024, 65535)(first), _integer(1024, 65535)(last)
+    if ports[1] - ports[0] < 4:
+        raise argparse.ArgumentTypeError(f"{text} is not a range of at least four ports, such as 20000-29999")
+    return ports
 
 
 def _address(text: str) -> str:

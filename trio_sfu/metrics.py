@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import trio
 
+from trio_sfu.hls.service import HlsService
 from trio_sfu.rooms.registry import Rooms
 from trio_sfu.signalling.engineio import EngineServer
 from trio_sfu.signalling.http import HttpStats
@@ -130,6 +131,20 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
         "reason",
         {"congested": sum(c.congested for c in sent), "failed": sum(c.failed for c in sent)},
     )
+
+
+def hls_metrics(hls: HlsService) -> Iterable[Metric]:
+    """The live streams."""
+    stats, streams = hls.stats, hls.streams
+    yield gauge("hls_pipelines", "Pipelines of rooms that are streamed.", stats.pipelines)
+    yield gauge("hls_ffmpeg_processes", "FFmpeg processes that are not reaped.", stats.processes)
+    yield gauge("hls_plain_transports", "Plain transports to FFmpeg.", stats.transports)
+    yield gauge("hls_port_leases", "Pairs of ports leased.", hls.ports.leases)
+    yield gauge("hls_streams", "Live streams in memory, ended ones included.", len(streams))
+    yield gauge("hls_bytes", "Bytes of media in memory for viewers.", streams.bytes)
+    yield gauge("hls_waiting_viewers", "Requests that wait for what comes next.", streams.waiting)
+    yield from _counters_of("hls", stats, but=("pipelines", "processes", "transports"))
+    yield from _counters_of("hls_files", hls.written)
 
 
 def signalling_metrics(http: HttpStats, engine: EngineServer, socketio: SocketIOStats) -> Iterable[Metric]:

@@ -19,10 +19,13 @@ from typing import Final
 import trio
 
 from trio_sfu.config import Config
+from trio_sfu.hls.options import HlsOptions
+from trio_sfu.hls.service import HlsService, open_hls
 from trio_sfu.metrics import (
     CONTENT_TYPE,
     Metrics,
     endpoint_metrics,
+    hls_metrics,
     process_metrics,
     room_metrics,
     signalling_metrics,
@@ -33,6 +36,7 @@ from trio_sfu.rooms.room import RoomMedia
 from trio_sfu.signalling.engineio import engineio_routes
 from trio_sfu.signalling.handlers import Handlers, Sockets
 from trio_sfu.signalling.http import HttpRequest, HttpResponse, HttpStats, Route, serve_http, text_response
+from trio_sfu.signalling.live import live_routes
 from trio_sfu.signalling.pages import page_routes
 from trio_sfu.signalling.socketio import SocketIOConfig, SocketIOStats, open_socketio
 from trio_sfu.signalling.tls import load_tls_context
@@ -81,15 +85,31 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
             raise CannotStart(str(error)) from None
         except OSError as error:
             raise CannotStart(f"{error.strerror} (see --media-port and --host)") from error
+        hls: HlsService | None = None
+        if config.hls is not None:
+            hls = await stack.enter_async_context(_open_hls(config.hls))
+            metrics.add(partial(hls_metrics, hls))
+        live = None if hls is None else hls.output
+        streams = [] if hls is None else live_routes(hls.streams)
         async with (
-            open_rooms(RoomMedia.over(endpoint), config.limits, sockets.deliver) as rooms,
-            open_signalling(config, listeners, rooms, sockets, metrics, dist),
+            open_rooms(RoomMedia.over(endpoint, live=live), config.limits, sockets.deliver) as rooms,
+            open_signalling(config, listeners, rooms, sockets, metrics, dist, streams),
         ):
             metrics.add(partial(room_metrics, rooms))
             metrics.add(partial(endpoint_metrics, endpoint))
             port = listeners[0].socket.getsockname()[1]
             media = tuple(ListenAddress(each.host, each.announced, each.port) for each in endpoint.sockets)
             yield Server(_url(config, port), port, media, endpoint, rooms, metrics)
+
+
+@asynccontextmanager
+async def _open_hls(options: HlsOptions) -> AsyncIterator[HlsService]:
+    async with AsyncExitStack() as stack:
+        try:
+            service = await stack.enter_async_context(open_hls(options))
+        except OSError as error:
+            raise CannotStart(f"there is no folder for live streams: {error}") from error
+        yield service
 
 
 @asynccontextmanager
@@ -100,6 +120,7 @@ async def open_signalling(
     sockets: Sockets,
     metrics: Metrics,
     dist: Path,
+    streams: Sequence[Route],
 ) -> AsyncIterator[None]:
     """The front door: pages, Socket.IO, metrics. Leaving tells every client, and waits for that a little."""
     http_stats, socketio_stats = HttpStats(), SocketIOStats()
@@ -118,6 +139,7 @@ async def open_signalling(
             routes = [
                 *engineio_routes(engine),
                 *page_routes(dist),
+                *streams,
                 Route("/metrics", show_metrics),
                 Route("/healthz", _healthz),
             ]

@@ -35,6 +35,8 @@ _VALUES: dict[str, Any] = {
     "request": messages.JoinRoom(room_id="r"),
     "reply": messages.RoomEntered(room_id="r"),
     "payload": messages.PeerClosed(room_id="r", reason="why"),
+    "state": "live",
+    "url": "/hls/r/index.m3u8",
 }
 
 

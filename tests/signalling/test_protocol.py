@@ -324,7 +324,7 @@ async def test_requests_about_a_producer(event: str) -> None:
 
 async def test_limits_have_codes() -> None:
     limits = RoomLimits(rooms=3, rooms_per_user=2, peers=2, producers=2, consumers=1)
-    config = Config(host=LOCAL.host, port=0, media_port=0, limits=limits)
+    config = Config(host=LOCAL.host, port=0, media_port=0, hls=None, limits=limits)
     async with a_server(config) as server, a_room(server) as (a, b, room), connect_socketio(server.url) as c:
         assert await refused(c, "joinRoom", room) == "room-full"
         # Many rooms: of one user, and of all.

@@ -30,7 +30,7 @@ Json = dict[str, Any]
 
 _CODE: Final = re.compile(r"[a-z]+(-[a-z]+)*")
 
-LOCAL: Final = Config(host="127.0.0.1", port=0, media_port=0)
+LOCAL: Final = Config(host="127.0.0.1", port=0, media_port=0, hls=None)
 CAPABILITIES: Final[Json] = msgspec.json.decode(msgspec.json.encode(router_rtp_capabilities()))
 DTLS: Final[Json] = {"role": "client", "fingerprints": [{"algorithm": "sha-256", "value": ":".join(["AB"] * 32)}]}
 #: Requests that are about one producer or consumer of the caller.

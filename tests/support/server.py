@@ -101,6 +101,10 @@ LEFTOVERS = (
     "tcp_connections",
     "tasks",
     "open_fds",
+    "hls_pipelines",
+    "hls_ffmpeg_processes",
+    "hls_plain_transports",
+    "hls_port_leases",
 )
 
 
@@ -114,9 +118,14 @@ def _collect(stream: IO[str], lines: list[str]) -> None:
 
 
 @contextmanager
-def running_server(*arguments: str, host: str = "127.0.0.1") -> Iterator[Server]:
-    """Start a server on free ports of ``host`` and stop it by SIGTERM at the end; status 0 is asserted."""
+def running_server(*arguments: str, host: str = "127.0.0.1", hls: bool = False) -> Iterator[Server]:
+    """Start a server on free ports of ``host`` and stop it by SIGTERM at the end; status 0 is asserted.
+
+    Live streams only with ``hls``: each takes a good part of a core.
+    """
     command = [sys.executable, "-m", "trio_sfu", "--host", host, "--port", "0", "--media-port", "0", *arguments]
+    if not hls:
+        command.append("--no-hls")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None

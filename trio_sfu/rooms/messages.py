@@ -32,6 +32,7 @@ ObjectId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Name: TypeAlias = Annotated[str, Meta(max_length=64)]
 AppData: TypeAlias = dict[str, Any]
 Direction: TypeAlias = Literal["producer", "consumer"]
+LiveState: TypeAlias = Literal["starting", "live", "restarting", "failed", "ended"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field=TAG_FIELD):
@@ -406,6 +407,18 @@ class PeerClosed(Message, frozen=True, kw_only=True, tag="peerClosed"):
     reason: str
 
 
+class HlsStateChanged(Message, frozen=True, kw_only=True, tag="hlsStateChanged"):
+    """How the room's live stream is doing. To everyone, and to newcomers once it has begun.
+
+    ``url``: the playlist's path on this server. ``reason`` (a sentence) where it failed; it is tried again.
+    """
+
+    room_id: str
+    state: LiveState
+    url: str
+    reason: str | None = None
+
+
 EventPayload: TypeAlias = (
     RoomProducersChanged
     | NewProducer
@@ -416,6 +429,7 @@ EventPayload: TypeAlias = (
     | PeersChanged
     | TransportClosed
     | PeerClosed
+    | HlsStateChanged
 )
 
 

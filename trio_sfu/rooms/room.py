@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
+from urllib.parse import quote
 
 import trio
 
@@ -25,13 +26,16 @@ from trio_sfu.rooms.envelopes import (
     RoomEnded,
     ToRoom,
 )
+from trio_sfu.rooms.live import LiveOutputFactory, LiveParticipant
 from trio_sfu.rooms.messages import (
     ConsumerClosed,
     CreateRoom,
+    HlsStateChanged,
     EventPayload,
     JoinRoom,
     LeaveRoom,
     ListedProducer,
+    LiveState,
     PeerClosed,
     PeerEntry,
     PeersChanged,
@@ -70,12 +74,16 @@ class RoomMedia:
 
     router: Callable[[], Router]
     transport: Callable[[Router], WebRtcTransport]
+    live: LiveOutputFactory | None = None
+    """None: rooms have no live streams."""
 
     @classmethod
-    def over(cls, endpoint: UdpEndpoint, *, connect_timeout: float = 30.0) -> Self:
+    def over(
+        cls, endpoint: UdpEndpoint, *, connect_timeout: float = 30.0, live: LiveOutputFactory | None = None
+    ) -> Self:
         """The real thing, on the process's UDP sockets. ``connect_timeout`` (seconds): a transport's."""
         router = partial(Router, batch=endpoint.batch)
-        return cls(router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout))
+        return cls(router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout), live)
 
 
 def room_not_found() -> RequestError:
@@ -108,6 +116,8 @@ async def run_room(
         async with trio.open_nursery() as nursery:
             room.open(nursery, first)
             nursery.start_soon(room.keep_ticking)
+            if room.live is not None:
+                nursery.start_soon(room.live.run)
             task_status.started()
             async for message in inbox:
                 room.receive(message)
@@ -140,6 +150,8 @@ class Room:
         self._ticking: set[WebRtcTransport] = set()
         self._tick_wanted = trio.Event()
         self._ended = False
+        self.live = media.live(room_id, self.router, self._live_changed) if media.live is not None else None
+        self._live_state: HlsStateChanged | None = None
 
     # For run_room
 
@@ -198,6 +210,8 @@ class Room:
             self._peers[envelope.user_id] = peer
             self._nursery.start_soon(peer.run)
             self._peers_changed()
+            if self._live_state is not None:
+                self.tell(peer, self._live_state)
         elif name is not None and name != peer.name:
             peer.name = name
             self._peers_changed()
@@ -231,6 +245,28 @@ class Room:
             for peer, producer in self._producers.values()
         )
         self._tell_all(RoomProducersChanged(room_id=self.id, producers=producers))
+        if self.live is not None:
+            self.live.changed(self._live_participants())
+
+    def _live_participants(self) -> tuple[LiveParticipant, ...]:
+        """Who produces both audio and video, with a shared screen rather than a camera; the first to produce first."""
+        own: dict[Peer, list[Producer]] = {}
+        for peer, producer in self._producers.values():
+            own.setdefault(peer, []).append(producer)
+        participants = []
+        for peer, producers in own.items():
+            audio = next((each for each in producers if each.kind == "audio"), None)
+            videos = [each for each in producers if each.kind == "video"]
+            videos.sort(key=lambda each: each.app_data.get("source") == "screen", reverse=True)
+            if audio is not None and videos:
+                participants.append(LiveParticipant(peer.user_id, peer.name, audio, videos[0]))
+        return tuple(participants)
+
+    def _live_changed(self, state: LiveState, reason: str | None) -> None:
+        self._live_state = HlsStateChanged(
+            room_id=self.id, state=state, url=f"/hls/{quote(self.id, safe='')}/index.m3u8", reason=reason
+        )
+        self._tell_all(self._live_state)
 
     def _peers_changed(self) -> None:
         peers = tuple(PeerEntry(user_id=p.user_id, name=p.name) for p in self._peers.values())
