@@ -93,7 +93,7 @@ def _install_packages(web: Path) -> None:
     ]
     if _nodejs().npm(arguments, return_completed_process=True, cwd=web, stdout=sys.stderr).returncode:
         raise PagesError(
-            "The pages of trio_sfu are built from npm packages (mediasoup-client, socket.io-client), and npm "
+            "The pages of trio_sfu are built from npm packages (mediasoup-client, socket.io-client, hls.js), and npm "
             "could not fetch them; its own words are above. Most often this machine cannot reach the npm "
             "registry: connect it, or name a registry it can reach in the environment variable "
             "npm_config_registry, and install again. A wheel built elsewhere holds the pages already."

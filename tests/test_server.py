@@ -88,16 +88,20 @@ async def test_pages(tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text("<title>start</title>")
     (tmp_path / "room.html").write_text("<title>room</title>")
+    (tmp_path / "watch.html").write_text("<title>watch</title>")
     (tmp_path / "assets" / "index-ABC.js").write_text("1")
     async with a_server(dist=tmp_path) as server, connect_http(server.url) as http:
         start = await http.request("GET", "/")
         assert (start.status, start.text) == (200, "<title>start</title>")
         assert "default-src 'none'; script-src 'self'" in start.headers["content-security-policy"]
         assert "camera=(self)" in start.headers["permissions-policy"]
-        room = await http.request("GET", "/room/room_x7k2p9")
-        assert (room.status, room.text) == (200, "<title>room</title>")
-        assert "content-security-policy" in room.headers
-        for path in ("/room/", "/room/a/b", "/room/" + "x" * 65, "/nothing", "/assets/../index.html"):
+        for name in ("room", "watch"):
+            page = await http.request("GET", f"/{name}/room_x7k2p9")
+            assert (page.status, page.text) == (200, f"<title>{name}</title>")
+            assert "media-src 'self' blob:" in page.headers["content-security-policy"]
+            for path in (f"/{name}/", f"/{name}", f"/{name}/a/b", f"/{name}/" + "x" * 65):
+                assert (await http.request("GET", path)).status == 404
+        for path in ("/nothing", "/assets/../index.html"):
             assert (await http.request("GET", path)).status == 404
         asset = await http.request("GET", "/assets/index-ABC.js")
         assert (asset.status, asset.body) == (200, b"1")
@@ -106,7 +110,7 @@ async def test_pages(tmp_path: Path) -> None:
 
 async def test_pages_that_are_not_built(tmp_path: Path) -> None:
     async with a_server(dist=tmp_path) as server:
-        for path in ("", "room/x"):
+        for path in ("", "room/x", "watch/x"):
             answer = await fetch(f"{server.url}/{path}")
             assert answer.status == 503
             assert "hatch_build.py" in answer.text

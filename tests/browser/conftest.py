@@ -2,17 +2,19 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser.figures import FIGURES
+from tests.browser.visitor import DESKTOP, SMALL_PICTURES, Visit, Visitor
 from tests.support.server import Server, running_server
 
 CLIENT = Path(__file__).parent / "dist" / "client.js"
-OUTPUT = Path(__file__).parents[1] / "output"
+WAIT_MS = 20_000
 
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
@@ -95,3 +97,52 @@ def open_page(browser: Browser, server: Server) -> Iterator[OpenPage]:
     yield open_one
     for context in contexts:
         context.close()
+
+
+@contextmanager
+def another_browser(browser: Browser, *without: str) -> Iterator[Browser]:
+    """A browser started ``without`` some of the usual arguments."""
+    arguments = [argument for argument in CHROMIUM_ARGUMENTS if argument not in without]
+    another = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=arguments)
+    yield another
+    another.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Visit]:
+    """Open a page in a browser profile of its own. None may meet an uncaught error or break its security policy."""
+    contexts: list[BrowserContext] = []
+    errors: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error" and "Content Security Policy" in message.text:
+            errors.append(message.text)
+
+    def open_page(
+        path: str,
+        *,
+        permissions: tuple[str, ...] = ("camera", "microphone", "clipboard-read", "clipboard-write"),
+        script: str = SMALL_PICTURES,
+        within: Browser = browser,
+        viewport: ViewportSize = DESKTOP,
+        prepare: Callable[[Page], object] | None = None,
+        **options: Any,
+    ) -> Visitor:
+        options = {"color_scheme": "dark", "reduced_motion": "reduce", **options}
+        context = within.new_context(base_url=server.url, permissions=list(permissions), viewport=viewport, **options)
+        contexts.append(context)
+        context.set_default_timeout(WAIT_MS)
+        context.add_init_script(script)
+        context.on("console", heard)
+        context.on("weberror", lambda error: errors.append(str(error.error)))
+        page = context.new_page()
+        if prepare:
+            prepare(page)
+        page.goto(path)
+        return Visitor(page)
+
+    expect.set_options(timeout=WAIT_MS)
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []

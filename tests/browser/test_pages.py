@@ -3,42 +3,22 @@
 Unlike for the test client, their security policy is in force here.
 """
 
-import re
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import ifaddr
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, ViewportSize, expect
+from playwright.sync_api import Browser, expect
 
-from tests.browser.conftest import CHROMIUM_ARGUMENTS, OUTPUT
-from tests.support.server import Server, running_server
-
-DESKTOP = ViewportSize(width=1280, height=800)
-PHONE = ViewportSize(width=390, height=844)
-SMALL_PHONE = ViewportSize(width=320, height=568)
-LYING_PHONE = ViewportSize(width=844, height=390)
-WAIT_MS = 20_000
+from tests.browser.conftest import another_browser
+from tests.browser.visitor import LYING_PHONE, PHONE, SMALL_PHONE, Visit, Visitor
+from tests.support.server import running_server
 
 # Without HTTPS mediasoup-client has this line only to know the browser by, and headless Chromium's it does not know.
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
 ASK_FAKE_UI = "--use-fake-ui-for-media-stream"
 FAKE_DEVICES = "--use-fake-device-for-media-stream"
-
-# Two cores cannot encode and decode several 720p videos; nothing else differs from what people's pages ask for.
-SMALL_PICTURES = """
-for (const method of window.MediaDevices ? ["getUserMedia", "getDisplayMedia"] : []) {
-  const original = MediaDevices.prototype[method];
-  MediaDevices.prototype[method] = function (constraints) {
-    const video = constraints.video && { width: 320, height: 180, frameRate: 15 };
-    return original.call(this, { ...constraints, video });
-  };
-}
-"""
 
 CAMERA_IN_USE = """
 const original = window.MediaDevices?.prototype.getUserMedia;
@@ -49,152 +29,6 @@ if (original) MediaDevices.prototype.getUserMedia = function (constraints) {
 """
 
 UNKNOWN_BROWSER = 'Object.defineProperty(Navigator.prototype, "userAgentData", { get: () => undefined });'
-
-NEW_FRAMES = """([videos, seen]) => videos.every((video, index) =>
-  video.videoWidth > 0 && video.getVideoPlaybackQuality().totalVideoFrames >= seen[index] + 3)
-"""
-
-MISFITS = """async () => {
-  for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
-  const { scrollWidth } = document.documentElement;
-  const misfits = [];
-  if (scrollWidth > innerWidth) misfits.push(`the page is ${scrollWidth} wide`);
-  const controls = [...document.querySelectorAll("button, input, a")].filter((each) => each.checkVisibility());
-  if (controls.length === 0) misfits.push("no controls");
-  for (const control of controls) {
-    const { left, top, right, bottom, width, height } = control.getBoundingClientRect();
-    const what = control.outerHTML.slice(0, 60);
-    if (Math.min(width, height) < 36) misfits.push(`${what} is small: ${width} x ${height}`);
-    if (left < 0 || top < 0 || right > innerWidth || bottom > innerHeight) misfits.push(`${what} is outside`);
-    const hit = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
-    if (!control.contains(hit)) misfits.push(`${what} is covered`);
-    if (control.scrollWidth > control.clientWidth) misfits.push(`${what} has too long a text`);
-  }
-  return misfits;
-}"""
-
-LISTEN = """(sounds) => Promise.all(sounds.map(async (audio) => {
-  const context = new AudioContext();
-  const analyser = context.createAnalyser();
-  context.createMediaStreamSource(audio.srcObject).connect(analyser);
-  const samples = new Float32Array(analyser.fftSize);
-  const deadline = performance.now() + 10_000;
-  let loudest = 0;
-  while (loudest < 0.01 && performance.now() < deadline) {
-    await new Promise((done) => setTimeout(done, 20));
-    analyser.getFloatTimeDomainData(samples);
-    loudest = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 0);
-  }
-  await context.close();
-  return { loudest, muted: audio.muted, paused: audio.paused };
-}))"""
-
-
-class Visitor:
-    """A person before a page."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-
-    def get(self, test_id: str) -> Locator:
-        return self.page.get_by_test_id(test_id)
-
-    def reads(self, test_id: str, text: str) -> None:
-        """Wait until the text is to be read there."""
-        expect(self.get(test_id)).to_contain_text(text)
-
-    def is_in_state(self, state: str) -> None:
-        """Wait until the page says so."""
-        expect(self.get("state")).to_have_attribute("data-state", state)
-
-    def tile(self, name: str, source: str = "camera") -> Locator:
-        """The tile of that caption (one's own: "Ann (you)")."""
-        caption = self.page.get_by_test_id("tile-name").filter(has_text=re.compile(f"^{re.escape(name)}$"))
-        return self.page.locator(f'[data-testid="tile"][data-source="{source}"]').filter(has=caption)
-
-    def sees(self, *tiles: Locator) -> None:
-        """Wait until new frames have come in each."""
-        videos = []
-        for tile in tiles:
-            expect(tile).to_have_attribute("data-video", "on")
-            expect(tile.locator("video")).to_be_visible()
-            videos.append(tile.locator("video").element_handle())
-        seen = self.page.evaluate(
-            "(videos) => videos.map((each) => each.getVideoPlaybackQuality().totalVideoFrames)", videos
-        )
-        self.page.wait_for_function(NEW_FRAMES, arg=[videos, seen])
-
-    def hears(self, *tiles: Locator) -> None:
-        """Wait until there is sound in each."""
-        for tile in tiles:
-            expect(tile).to_have_attribute("data-muted", "false")
-        sounds = self.page.evaluate(LISTEN, [tile.locator("audio").element_handle() for tile in tiles])
-        for sound in sounds:
-            assert sound["loudest"] >= 0.01
-            assert not sound["muted"]
-            assert not sound["paused"]
-
-    def toggle(self, test_id: str, pressed: bool) -> None:
-        """Click a button that must show the other state then."""
-        expect(self.get(test_id)).to_have_attribute("aria-pressed", str(not pressed).lower())
-        self.get(test_id).click()
-        expect(self.get(test_id)).to_have_attribute("aria-pressed", str(pressed).lower())
-
-    def join(self, name: str) -> None:
-        """From before the call into it, with both devices."""
-        expect(self.get("preview")).to_have_attribute("data-video", "on")
-        self.get("name").fill(name)
-        self.get("join").click()
-        self.is_in_state("connected")
-
-    def picture(self, name: str) -> None:
-        OUTPUT.mkdir(exist_ok=True)
-        self.page.screenshot(path=OUTPUT / f"{name}.png")
-
-    def fits(self) -> None:
-        """Nothing is wider than the window, and each control in it can be hit with a thumb."""
-        assert self.page.evaluate(MISFITS) == []
-
-
-Visit = Callable[..., Visitor]
-
-
-@pytest.fixture
-def visit(browser: Browser, server: Server) -> Iterator[Visit]:
-    """Open a page in a browser profile of its own. None may meet an uncaught error or break its security policy."""
-    contexts: list[BrowserContext] = []
-    errors: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type == "error" and "Content Security Policy" in message.text:
-            errors.append(message.text)
-
-    def open_page(
-        path: str,
-        *,
-        permissions: tuple[str, ...] = ("camera", "microphone", "clipboard-read", "clipboard-write"),
-        script: str = SMALL_PICTURES,
-        within: Browser = browser,
-        viewport: ViewportSize = DESKTOP,
-        **options: Any,
-    ) -> Visitor:
-        context = within.new_context(
-            base_url=server.url, permissions=list(permissions), viewport=viewport, reduced_motion="reduce", **options
-        )
-        contexts.append(context)
-        context.set_default_timeout(WAIT_MS)
-        context.add_init_script(script)
-        context.on("console", heard)
-        context.on("weberror", lambda error: errors.append(str(error.error)))
-        page = context.new_page()
-        page.goto(path)
-        return Visitor(page)
-
-    expect.set_options(timeout=WAIT_MS)
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert errors == []
 
 
 @pytest.fixture(scope="module")
@@ -209,14 +43,6 @@ def without_devices(browser: Browser) -> Iterator[Browser]:
     """A browser on a machine with neither camera nor microphone, as this one is."""
     with another_browser(browser, ASK_FAKE_UI, FAKE_DEVICES) as another:
         yield another
-
-
-@contextmanager
-def another_browser(browser: Browser, *without: str) -> Iterator[Browser]:
-    arguments = [argument for argument in CHROMIUM_ARGUMENTS if argument not in without]
-    another = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=arguments)
-    yield another
-    another.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The pages: ``/`` and ``/room/<id>``, and their assets, as the wheel's build hook made them.
+"""The pages: ``/``, ``/room/<id>`` and ``/watch/<id>``, and their assets, as the wheel's build hook made them.
 
 server.py puts :func:`page_routes` into the routes. A missing build is answered with how to make it.
 """
@@ -41,16 +41,24 @@ NOT_BUILT: Final = """\
 def page_routes(dist: Path) -> list[Route]:
     """Routes for what the build hook put into ``dist``, which is looked at with each request."""
 
-    async def room(request: HttpRequest) -> HttpResponse:
-        if "/" in request.tail or not 0 < len(request.tail) <= MAX_ROOM_PATH:
-            return with_page_headers(text_response(404, "There is no such page.\n"))
-        return await _page(request, dist / "room.html")
+    def of_a_room(name: str) -> Handler:
+        async def page(request: HttpRequest) -> HttpResponse:
+            if "/" in request.tail or not 0 < len(request.tail) <= MAX_ROOM_PATH:
+                return with_page_headers(text_response(404, "There is no such page.\n"))
+            return await _page(request, dist / name)
+
+        return page
 
     async def index(request: HttpRequest) -> HttpResponse:
         return await _page(request, dist / "index.html")
 
     assets = StaticFiles(dist / "assets", cache_control=IMMUTABLE)
-    return [Route("/", index), Route("/room/*", room), Route("/assets/*", _asset(assets))]
+    return [
+        Route("/", index),
+        Route("/room/*", of_a_room("room.html")),
+        Route("/watch/*", of_a_room("watch.html")),
+        Route("/assets/*", _asset(assets)),
+    ]
 
 
 def with_page_headers(response: HttpResponse) -> HttpResponse:

@@ -48,7 +48,7 @@ async function buildPages() {
   const assets = join(fresh, "assets");
   const { metafile } = await build({
     ...common,
-    entryPoints: ["index.ts", "room.ts", "style.css"].map((name) => join(src, name)),
+    entryPoints: ["index.ts", "room.ts", "watch.ts", "style.css"].map((name) => join(src, name)),
     entryNames: "[name]-[hash]",
     format: "esm",
     minify: true,
@@ -58,7 +58,7 @@ async function buildPages() {
   for (const [output, { entryPoint }] of Object.entries(metafile.outputs)) {
     if (entryPoint) hashed.set(basename(entryPoint), `/assets/${basename(output)}`);
   }
-  for (const page of ["index.html", "room.html"]) {
+  for (const page of ["index.html", "room.html", "watch.html"]) {
     const html = await readFile(join(src, page), "utf8");
     const rewritten = html.replace(/(src|href)="\.\/([^"]+)"/g, (_, attribute, name) => {
       const url = hashed.get(name);

@@ -2,7 +2,7 @@
 // It holds what is wanted; each Session is one attempt at it. The page hears of all changes through CallView.
 
 import type { types } from "mediasoup-client";
-import type { PeerInfo, ProducerInfo, Source } from "./protocol";
+import type { HlsState, PeerInfo, ProducerInfo, Source } from "./protocol";
 import { type Direction, Session } from "./session";
 import { RequestError, Signalling } from "./signalling";
 
@@ -41,6 +41,8 @@ export interface CallView {
   mediaAdded(media: RemoteMedia, consumer: types.Consumer): void;
   mediaRemoved(media: RemoteMedia): void;
   mediaPaused(media: RemoteMedia): void;
+  /** The room's live stream; undefined: nothing is known of it. A failure's reason is for a person. */
+  streamChanged(state?: HlsState, reason?: string): void;
   /** Something to tell the person; empty: what was told is over. */
   notice(text: string): void;
 }
@@ -100,6 +102,9 @@ export class Call {
       });
       signalling.on("transportClosed", ({ roomId, transportId, direction }) => {
         if (roomId === this.roomId) void this.#renew(direction === "producer" ? "send" : "receive", transportId);
+      });
+      signalling.on("hlsStateChanged", ({ roomId, state, reason }) => {
+        if (roomId === this.roomId) this.#view.streamChanged(state, reason);
       });
       signalling.on("peerClosed", ({ roomId }) => {
         if (roomId !== this.roomId) return;
@@ -219,6 +224,7 @@ export class Call {
   }
 
   #endSession(): void {
+    this.#view.streamChanged();
     this.#session?.close();
     this.#session = undefined;
     for (const producerId of [...this.#remote.keys()]) this.#forget(producerId);

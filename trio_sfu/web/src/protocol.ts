@@ -34,6 +34,8 @@ export interface ConsumerInfo {
   appData?: { source?: string };
 }
 
+export type HlsState = "starting" | "live" | "restarting" | "failed" | "ended";
+
 interface InRoom {
   roomId: string;
 }
@@ -71,5 +73,6 @@ export interface Events {
   consumerClosed: (payload: { consumerId: string; producerId: string }) => void;
   peersChanged: (payload: InRoom & { peers: PeerInfo[] }) => void;
   transportClosed: (payload: InRoom & { transportId: string; direction: "producer" | "consumer"; reason: string }) => void;
+  hlsStateChanged: (payload: InRoom & { state: HlsState; reason?: string; url?: string }) => void;
   peerClosed: (payload: InRoom & { reason: string }) => void;
 }

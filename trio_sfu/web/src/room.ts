@@ -2,13 +2,14 @@
 
 import { Call, type CallState, type Peer } from "./call";
 import { canShareScreen, openBoth, openCamera, openMicrophone, openScreen } from "./devices";
-import { byId, rememberedName, rememberName, ROOM_ID, ROOM_ID_RULE } from "./page";
+import { byId, copyLink, rememberedName, rememberName, ROOM_ID, ROOM_ID_RULE, roomIdOfPage } from "./page";
+import type { HlsState } from "./protocol";
 import { Tile, Tiles } from "./tiles";
 
 const OWN = "own";
 const OWN_SCREEN = "own/screen";
 const OWN_LEVEL_EVERY_MS = 300;
-const COPIED_FOR_MS = 2_000;
+const STREAM_WORDS = { starting: "Starting…", live: "Live", restarting: "Restarting…", failed: "Failed" };
 
 const roomId = roomIdOfPage();
 const tiles = new Tiles(byId("stage", HTMLElement), byId("people", HTMLElement));
@@ -23,6 +24,8 @@ const cameraButton = byId("camera", HTMLButtonElement);
 const shareButton = byId("share", HTMLButtonElement);
 const leaveButton = byId("leave", HTMLButtonElement);
 const copyButton = byId("copy-link", HTMLButtonElement);
+const watchLink = byId("watch", HTMLAnchorElement);
+const streamWord = byId("stream", HTMLElement);
 
 let call: Call | undefined;
 let microphone: MediaStreamTrack | undefined;
@@ -31,15 +34,6 @@ let screen: MediaStreamTrack | undefined;
 let microphoneOn = false;
 let ownLevel = 0;
 let others: Peer[] = [];
-
-function roomIdOfPage(): string {
-  const part = location.pathname.split("/")[2] ?? "";
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
-}
 
 // Words
 
@@ -73,6 +67,14 @@ function words(state: CallState | "ready"): string {
     case "left":
       return "You left the call";
   }
+}
+
+/** What has become of the room's stream, beside the link to it; undefined: nothing is known. */
+function showStream(state?: HlsState, reason = ""): void {
+  const shown = state && state !== "ended" ? state : "";
+  streamWord.dataset.state = shown;
+  streamWord.textContent = shown && STREAM_WORDS[shown];
+  watchLink.title = shown === "failed" ? reason : "";
 }
 
 function showPhase(phase: "ready" | "call" | "left"): void {
@@ -227,6 +229,7 @@ async function join(): Promise<void> {
     },
     mediaRemoved: (media) => tiles.removeMedia(media),
     mediaPaused: (media) => tiles.pauseMedia(media),
+    streamChanged: showStream,
     notice: say,
   });
   call = joining;
@@ -265,19 +268,6 @@ async function leave(): Promise<void> {
   showPhase("left");
   showState("left");
   byId("rejoin", HTMLButtonElement).focus();
-}
-
-async function copyLink(): Promise<void> {
-  const link = `${location.origin}/room/${encodeURIComponent(roomId)}`;
-  try {
-    await navigator.clipboard.writeText(link);
-  } catch {
-    // Not allowed, or a page without HTTPS: leave the copying to the person.
-    say(`Copy this link: ${link}`);
-    return;
-  }
-  copyButton.textContent = "Copied";
-  setTimeout(() => (copyButton.textContent = "Copy link"), COPIED_FOR_MS);
 }
 
 async function measureOwnLevel(): Promise<void> {
@@ -320,11 +310,13 @@ function refuse(): void {
   byId("left-title", HTMLElement).textContent = "There is no such room";
   byId("rejoin", HTMLButtonElement).hidden = true;
   copyButton.hidden = true;
+  watchLink.hidden = true;
   say(`This link leads to no room. ${ROOM_ID_RULE}`);
 }
 
 byId("room-name", HTMLElement).textContent = roomId;
 document.title = `${roomId} · trio_sfu`;
+watchLink.href = `/watch/${encodeURIComponent(roomId)}`;
 preview.element.dataset.testid = "preview";
 nameField.value = rememberedName();
 nameField.addEventListener("input", () => preview.setName(nameField.value));
@@ -339,7 +331,7 @@ onClick(muteButton, toggleMicrophone);
 onClick(cameraButton, toggleCamera);
 onClick(shareButton, toggleScreen);
 onClick(leaveButton, leave);
-onClick(copyButton, copyLink);
+onClick(copyButton, () => copyLink(copyButton, say));
 setInterval(() => void measureOwnLevel().catch(() => undefined), OWN_LEVEL_EVERY_MS);
 // A closed page leaves at once, whatever carries its signalling; one brought back from the cache starts anew.
 addEventListener("pagehide", () => void call?.leave());
