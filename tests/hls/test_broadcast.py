@@ -271,6 +271,38 @@ async def test_it_backs_off(autojump_clock: MockClock) -> None:
         assert len(stage.writers) == 1
 
 
+async def test_all_that_a_run_has_made_is_there(autojump_clock: MockClock) -> None:
+    """What was held back, too; and while there is no pipeline, nothing is announced."""
+
+    async def show_and_fail(run: FakeRun) -> None:
+        run.show(6)
+        await fail(run, after=1)
+
+    async with on(Stage(show_and_fail)) as stage:
+        stage.announce("a")
+        await trio.sleep(1)
+        assert stage.stream.progress == 5
+        assert b"PRELOAD-HINT" in stage.stream.playlist()
+        assert b"#EXTINF" not in stage.stream.playlist()
+        await trio.sleep(SETTLE_SECONDS + CLEAN_UP + 0.1)
+        assert stage.states == ["starting", "live", "failed"]
+        assert stage.stream.progress == 6
+        assert b"PRELOAD-HINT" not in stage.stream.playlist()
+        assert b"#EXTINF" in stage.stream.playlist()
+
+
+async def test_the_log_is_told_once(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with on(Stage(fail)) as stage:
+        stage.announce("a")
+        await trio.sleep(20)
+        stage.script = partial(fail, after=HEALTHY_SECONDS)
+        await trio.sleep(100)
+        assert len(stage.runs) > 4
+        good = sum(run.stopped - run.began >= HEALTHY_SECONDS for run in stage.runs)
+        assert good > 1
+        assert len(caplog.records) == 1 + good, "a good run has been an end of it"
+
+
 async def test_it_recovers(autojump_clock: MockClock) -> None:
     async with on(Stage(fail, clean_up_seconds=0)) as stage:
         stage.announce("a")

@@ -124,3 +124,9 @@ def test_an_ended_stream() -> None:
     assert "PRELOAD-HINT" not in text
     assert attributes(read_playlist(text).tags["EXT-X-SERVER-CONTROL"]).keys() == {"PART-HOLD-BACK"}
     assert render(stream, skip=True) == text
+
+
+def test_a_playlist_that_goes_on_never_ends_in_a_segment() -> None:
+    """hls.js takes what its last line names for the segment that is being made."""
+    assert render(snapshot(3)).splitlines()[-1].startswith("#")
+    assert render(snapshot(3, hint="3.0.m4s")).splitlines()[-1].startswith("#EXT-X-PRELOAD-HINT")

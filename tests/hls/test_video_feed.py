@@ -76,13 +76,16 @@ class Scene:
 
 def test_cards_from_the_start() -> None:
     scene = Scene()
+    scene.pass_time(0.24)
+    assert scene.names() == []  # a keyframe may still come in time
+    scene.pass_time(0.28)
     assert scene.names() == ["card"]
     assert not scene.feed.forwarded_keyframe
     assert scene.feed.wants_keyframe
     scene.pass_time(3.0)
     shown = check_video(scene.out)
     assert {frame.name for frame in shown} == {"card"}
-    assert 25 < len(shown) < 32
+    assert 20 < len(shown) < 30
     assert scene.feed.counters.cards == len(shown)
     assert most_behind(scene.out) < 0.3
     check_numbers(scene.out)
@@ -341,6 +344,7 @@ def test_whatever_is_sent_the_stream_goes_on(
     out = scene.out = FfmpegSink(lambda: scene.now, 90_000)
     feed.sink(out)
     feed.start(scene.now)
+    scene.pass_time(0.3)
     for number, timestamp, marker, payload, pause, ntp in sent:
         scene.pass_time(scene.now - START + pause)
         feed.receive(number, timestamp, marker, payload, scene.now)

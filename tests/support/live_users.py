@@ -12,7 +12,7 @@ processes are looked at from outside, through /proc.
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -29,8 +29,25 @@ from tests.support.playlist_reader import ReadPlaylist, read_playlist
 from tests.support.server import Server
 from trio_sfu.media.stills import card
 
-__all__ = ["Ffmpeg", "LiveUser", "bound_ports", "children", "ffmpegs", "live_user", "playlist"]
+__all__ = [
+    "FIRST_PORT",
+    "SMALL",
+    "Ffmpeg",
+    "LiveUser",
+    "bound_ports",
+    "children",
+    "eventually",
+    "ffmpegs",
+    "gone",
+    "live_user",
+    "playlist",
+]
 
+#: Other tests on this machine may run servers at the same time: two that look for free ports at the same moment can
+#: both find the same ones, and the FFmpeg that comes second fails (and is started anew).
+FIRST_PORT = 10_000 + os.getpid() % 40 * 200
+#: Small pictures, and ports that are our own.
+SMALL = ("--hls-size", "320x180", "--hls-fps", "10", "--hls-ports", f"{FIRST_PORT}-{FIRST_PORT + 99}")
 #: Two FFmpegs, or one and many, share two cores with everything else.
 LIVE_SECONDS = 15.0
 FRAME_RATE = 10
@@ -69,9 +86,7 @@ class LiveUser:
 
     async def until(self, state: str, *, seconds: float = LIVE_SECONDS) -> dict[str, Any]:
         """The event that says so, where it is the latest. Raises TooSlowError."""
-        with trio.fail_after(seconds):
-            while self.latest != state:
-                await trio.sleep(0.01)
+        await eventually(lambda: self.latest == state, seconds=seconds)
         return self.states[-1]
 
     async def is_live(self) -> ReadPlaylist:
@@ -117,9 +132,13 @@ class LiveUser:
 
 
 @asynccontextmanager
-async def live_user(url: str, room: str | None = None) -> AsyncIterator[LiveUser]:
-    """A user in ``room``, or in a new one; has left when the block ends."""
+async def live_user(url: str, room: str | None = None, *, create: str | None = None) -> AsyncIterator[LiveUser]:
+    """A user in ``room``, or in a new one, which ``create`` names; has left when the block ends."""
     async with media_user(url, room) as user, trio.open_nursery() as nursery:
+        if create is not None:
+            assert await user.socket.request("createRoom", {"roomId": create}) == {"roomId": create}
+            await user.request("leaveRoom")
+            user.room_id = create
         live = LiveUser(user, url)
         nursery.start_soon(live.note_states)
         yield live
@@ -132,6 +151,13 @@ async def playlist(url: str, room_id: str) -> ReadPlaylist:
     answer = await fetch(f"{url}/hls/{room_id}/index.m3u8")
     assert answer.status == 200, answer.text
     return read_playlist(answer.text)
+
+
+async def eventually(condition: Callable[[], object], *, seconds: float = LIVE_SECONDS) -> None:
+    """Return when ``condition()`` holds, which may cost a little. Raises trio.TooSlowError."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 - other processes have no event for us
+            await trio.sleep(0.02)
 
 
 # -- from outside ---
@@ -158,6 +184,14 @@ def children(pid: int) -> list[int]:
             if int(stat.rpartition(")")[2].split()[1]) == pid:
                 found.append(int(entry))
     return found
+
+
+def gone(pid: int) -> bool:
+    """Whether the process has ended; somebody may not have reaped it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def ffmpegs(server: Server) -> list[Ffmpeg]:

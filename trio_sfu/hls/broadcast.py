@@ -132,17 +132,19 @@ class Broadcast:
     async def _keep_running(self, stream: LiveStream) -> None:
         """One run after the other, until there has been nobody to stream for a while."""
         failures = 0
+        complaint = ""  # said in the log once, not each time that it is tried
         while await self._settle():
             if self._state != "starting":
                 self._tell("restarting")
             participants, began = self._participants, trio.current_time()
             reason = await self._run_pipeline(stream, participants)
+            if reason is None or trio.current_time() - began >= HEALTHY_SECONDS:
+                failures, complaint = 0, ""
             if reason is None:
-                failures = 0
                 continue
-            if trio.current_time() - began >= HEALTHY_SECONDS:
-                failures = 0
-            logger.warning("The live stream of room %s: %s", self._room_id, reason)
+            level = logging.DEBUG if reason == complaint else logging.WARNING
+            logger.log(level, "The live stream of room %s: %s", self._room_id, reason)
+            complaint = reason
             self._tell("failed", reason)
             with trio.move_on_after(BACK_OFF[min(failures, len(BACK_OFF) - 1)]):
                 await self._until_other_than(participants)

@@ -141,6 +141,9 @@ class Pipeline:
                 self._create_consumers(nursery)
                 await self._save_state()
                 await self._watch()
+        except* Exception:
+            self._stats.failures += 1
+            raise
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEAN_UP_SECONDS):
                 await self._clean_up()

@@ -93,6 +93,10 @@ class Snapshot:
     ended: bool
 
 
+#: hls.js takes a segment on the last line for the one that is being made, and stalls at the next discontinuity.
+_BETWEEN_RUNS: Final = "# to be continued"
+
+
 def render(stream: Snapshot, *, skip: bool = False) -> str:
     """The playlist; with ``skip`` a delta update, where there is something to leave out.
 
@@ -135,6 +139,8 @@ def render(stream: Snapshot, *, skip: bool = False) -> str:
         lines.append("#EXT-X-ENDLIST")
     elif stream.hint is not None:
         lines.append(f'#EXT-X-PRELOAD-HINT:TYPE=PART,URI="{stream.token}/{stream.hint}"')
+    else:
+        lines.append(_BETWEEN_RUNS)
     return "\n".join(lines) + "\n"
 
 

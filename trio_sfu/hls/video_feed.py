@@ -89,8 +89,11 @@ class VideoFeed(Feed):
         return not self.paused and (self._waiting or self._silent)
 
     def _begin(self, now: float) -> None:
+        # A keyframe mostly comes before it is time for a card: a new run need not begin in the dark.
         self._last = self._timeline.ticks(now - START_LAG, _RATE) - _LEAST_STEP
-        self._show_card(now)
+        self._framed_at = now
+        if self.paused:
+            self._show_card(now)
 
     def _interrupt(self, now: float) -> None:
         self._lose()
