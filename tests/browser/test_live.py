@@ -4,6 +4,7 @@ Times are printed, not asserted: how long things take on a busy machine says not
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from statistics import median
 
 import pytest
@@ -156,9 +157,9 @@ def test_one_freezes(open_page: OpenPage, server: Server, perform: Perform) -> N
     half = RATE // 2
     pieces = [sound[at : at + half] for at in range(RATE, len(sound) - half, half)]
     heard = [[has_tone(piece, tone) for piece in pieces] for tone in TONES[:3]]
-    assert all(heard[0])
-    assert all(heard[1])
-    assert False in heard[2]
+    # A browser with too much to do leaves out a piece of its own; the stream must not be silent for a second.
+    assert not any(pair == (False, False) for tone in heard[:2] for pair in pairwise(tone))
+    assert (False, False) in pairwise(heard[2])
 
 
 def test_muting_and_turning_need_no_restart(open_page: OpenPage, server: Server, perform: Perform) -> None:
