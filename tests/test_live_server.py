@@ -231,7 +231,9 @@ async def test_there_is_no_ffmpeg() -> None:
                 "failed",
             ]
             assert user.states[1]["reason"] == "there is no program '/nowhere/ffmpeg' to run; see --ffmpeg"
-            assert (await fetch(f"{server.url}{user.states[0]['url']}")).status == 404
+            answer = await fetch(f"{server.url}{user.states[0]['url']}")
+            assert answer.status == 503
+            assert "no program '/nowhere/ffmpeg' to run; see --ffmpeg" in answer.text
             await flows(call)
         server.wait_idle()
         # At the start, and for the room; not each time that it is tried.

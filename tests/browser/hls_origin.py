@@ -107,7 +107,7 @@ class Origin:
             self._ended = False
 
     def wait_segments(self, more: int) -> None:
-        """Until that many more segments have begun."""
+        """Until that many more segments have begun. Pages that are open get no answer meanwhile."""
         with self._changed:
             wanted = self._first + len(self._segments) + more
             assert self._changed.wait_for(lambda: self._first + len(self._segments) >= wanted, 5 + 2 * more)

@@ -259,7 +259,7 @@ def test_pausing_and_going_live(viewer: Viewer, stream: Served) -> None:
     viewer.is_in_state("paused", "Paused")
     expect(viewer.get("play")).to_have_text(re.compile("Play"))
     expect(viewer.get("go-live")).to_be_visible()
-    stream.origin.wait_segments(4)
+    expect(viewer.get("latency")).to_have_text(re.compile(r"^[5-9]\.\d s behind$"))
     viewer.page.locator("body").press(" ")
     viewer.is_in_state("behind", "Behind live")
     viewer.sees_new_pictures()

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import trio
 
 from tests.support.until import until
 from trio_sfu.hls.ffmpeg import FfmpegMissing, FfmpegProcess, find_ffmpeg
@@ -120,7 +119,7 @@ async def test_it_dies_with_us() -> None:
         "    await trio.sleep_forever()\n"
         "trio.run(main)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:  # noqa: ASYNC220
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert alive(pid)

@@ -68,6 +68,20 @@ async def ask(streams: LiveStreams, target: str, method: str = "GET") -> HttpRes
     return await route.handler(HttpRequest(method, path, query, {}, tail=path.removeprefix("/hls/")))
 
 
+async def test_viewers_hear_why_nothing_comes() -> None:
+    async with serve(segments=0, parts=0) as served:
+        assert (await served.get("index.m3u8")).status == 404
+        served.stream.trouble = "FFmpeg is missing"
+        answer = await served.get("index.m3u8")
+        assert (answer.status, answer.text) == (503, "The stream cannot be made: FFmpeg is missing\n")
+        add(served.stream, parts=1)
+        assert (await served.get("index.m3u8")).status == 200
+    async with serve(segments=0, parts=0) as served:
+        served.stream.trouble = "FFmpeg is missing"
+        served.stream.end()
+        assert (await served.get("index.m3u8")).status == 404
+
+
 async def test_a_player_finds_everything() -> None:
     async with serve() as served:
         answer = await served.get("index.m3u8")

@@ -144,7 +144,7 @@ class Broadcast:
                 continue
             level = logging.DEBUG if reason == complaint else logging.WARNING
             logger.log(level, "The live stream of room %s: %s", self._room_id, reason)
-            complaint = reason
+            complaint = stream.trouble = reason
             self._tell("failed", reason)
             with trio.move_on_after(BACK_OFF[min(failures, len(BACK_OFF) - 1)]):
                 await self._until_other_than(participants)

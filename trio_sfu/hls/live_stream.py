@@ -96,6 +96,8 @@ class LiveStream:
         """How many parts there have been."""
         self.waiting = 0
         """How many requests wait for something to come."""
+        self.trouble = ""
+        """Why nothing comes, for a person; told to viewers of a stream that has not begun."""
         self._inits: Final[dict[int, bytes]] = {}
         self._retired: Final[deque[Segment]] = deque()  # no longer listed, still to be had
         self._window: Final[deque[Segment]] = deque()
@@ -165,6 +167,7 @@ class LiveStream:
         if self.ended_at is not None:
             return
         self.end_run()
+        self.trouble = ""
         self.ended_at = self._clock()
         self._change()
         for listener in self.listeners:

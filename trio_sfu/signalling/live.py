@@ -31,6 +31,8 @@ class LiveStream(Protocol):
     @property
     def progress(self) -> int: ...
     @property
+    def trouble(self) -> str: ...
+    @property
     def version(self) -> int: ...
     def playlist(self, *, skip: bool) -> bytes: ...
     def has(self, msn: int, part: int | None) -> bool: ...
@@ -53,6 +55,8 @@ def live_routes(store: LiveStore) -> list[Route]:
         room_id, _, rest = request.tail.partition("/")
         stream = store.get(room_id)
         if stream is None or not stream.progress:
+            if stream is not None and stream.trouble:
+                return text_response(503, f"The stream cannot be made: {stream.trouble}\n")
             return text_response(404, "There is no such stream, or not yet.\n")
         if rest == PLAYLIST:
             return await _playlist(request, stream)

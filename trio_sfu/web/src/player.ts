@@ -65,6 +65,8 @@ export class Player {
   #jumpedAt = -Infinity;
   /** Where it was when it last got on, and when that was. */
   #progress = { time: 0, at: 0 };
+  /** When the playlist last came, new or not. */
+  #heardAt = 0;
   #recoveries: number[] = [];
   /** Without hls.js: how far behind the newest there is the browser began. */
   #holdBack: number | undefined;
@@ -93,7 +95,8 @@ export class Player {
     return new Promise((resolve) => {
       this.#ended = resolve;
       this.#following = true;
-      this.#progress = { time: 0, at: performance.now() };
+      this.#heardAt = performance.now();
+      this.#progress = { time: 0, at: this.#heardAt };
       this.#recoveries = [];
       this.#holdBack = undefined;
       this.#view.stateChanged(this.#wanted ? "loading" : "paused");
@@ -164,8 +167,10 @@ export class Player {
       if (close && stuckFor > STALL_AT_END_MS) this.#finish("ended");
       return;
     }
-    // New parts come, and nothing is made of them.
-    if (stuckFor > STUCK_MS && details.age < details.targetduration) return this.#finish("lost");
+    // New parts come and nothing is made of them, or the playlist is not even asked for. One that stands still is not
+    // the player's fault: there the room's next part is waited for.
+    const idle = details.age < details.targetduration || now - this.#heardAt > STUCK_MS;
+    if (stuckFor > STUCK_MS && idle) return this.#finish("lost");
     const tooFar = (this.#hls?.targetLatency ?? 0) + details.targetduration;
     if (this.#following && this.behind > tooFar && now - this.#jumpedAt > JUMP_AGAIN_AFTER_MS) this.#jump();
   }
@@ -206,6 +211,7 @@ export class Player {
       // A server that was started anew counts from zero: that is another stream.
       if (details.endSN < newest) this.#finish("lost");
       newest = details.endSN;
+      this.#heardAt = performance.now();
     });
     hls.on(Events.ERROR, (_, data) => this.#failed(hls, data));
     // hls.js does this by itself, too, for as long as there is something that cannot be decoded.
@@ -213,8 +219,12 @@ export class Player {
     hls.recoverMediaError = () => {
       if (!this.#mayRecover()) return void setTimeout(() => hls === this.#hls && this.#finish("lost"));
       this.#keepPicture();
+      const begun = this.#video.currentTime > 0;
       recover();
-      if (this.#wanted) void this.#start();
+      if (!begun) hls.startLoad(); // which hls.js leaves out then
+      if (!this.#wanted) return;
+      this.#view.stateChanged("stalled");
+      void this.#start();
     };
     hls.loadSource(this.#url);
     hls.attachMedia(this.#video);
