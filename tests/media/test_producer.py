@@ -140,6 +140,18 @@ def test_a_consumer_begins_with_the_first_stream_that_appears_and_moves_up() -> 
     assert not scene.viewer.faults
 
 
+def test_a_consumer_that_has_sent_nothing_takes_what_it_prefers_as_it_appears() -> None:
+    scene = Simulcast()
+    consumer = scene.call.consume(scene.viewer, scene.producer)
+    consumer.set_preferred_layer(0)
+    scene.sender.feed(scene.packet(2))
+    assert consumer.target is scene.producer.streams[2]
+    scene.sender.feed(scene.packet(0))
+    assert consumer.target is scene.producer.streams[0]
+    scene.run(0.2, 0, 1, 2, key=True)
+    assert set(layers_sent(scene.viewer, consumer.ssrc)) == {"0"}
+
+
 def test_a_better_stream_must_last() -> None:
     scene = Simulcast()
     consumer = scene.call.consume(scene.viewer, scene.producer)

@@ -32,11 +32,16 @@ _VALUES: dict[str, Any] = {
     "user_ids": ("a", "b"),
     "producers": (),
     "peers": (messages.PeerEntry(user_id="a", name=None),),
+    "levels": (messages.AudioLevel(user_id="a", producer_id="p", volume=-20),),
     "request": messages.JoinRoom(room_id="r"),
     "reply": messages.RoomEntered(room_id="r"),
     "payload": messages.PeerClosed(room_id="r", reason="why"),
     "state": "live",
     "url": "/hls/r/index.m3u8",
+    "stats": (),
+    "spatial_layer": 1,
+    "temporal_layer": 0,
+    "preferred_layers": messages.PreferredLayers(spatial_layer=2),
 }
 
 
@@ -72,7 +77,8 @@ def test_requests_are_the_contract() -> None:
         "createProducerTransport", "connectProducerTransport", "produce", "stopProducing", "listProducers",
         "createConsumerTransport", "connectConsumerTransport", "consume",
         "closeProducer", "pauseProducer", "resumeProducer",
-        "closeConsumer", "pauseConsumer", "resumeConsumer", "requestKeyFrame",
+        "closeConsumer", "pauseConsumer", "resumeConsumer", "requestKeyFrame", "getStats",
+        "setPreferredLayers",
     }  # fmt: skip
 
 

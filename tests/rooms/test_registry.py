@@ -170,6 +170,8 @@ async def test_members_only() -> None:
             m.PauseConsumer(room_id=room_id, consumer_id="x"),
             m.ResumeConsumer(room_id=room_id, consumer_id="x"),
             m.RequestKeyFrame(room_id=room_id, consumer_id="x"),
+            m.GetStats(room_id=room_id),
+            m.SetPreferredLayers(room_id=room_id, consumer_id="x", spatial_layer=0),
         ]
         assert len(requests) == len(m.REQUESTS) - 2
         for request in requests:

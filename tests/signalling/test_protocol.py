@@ -53,7 +53,8 @@ def test_every_request_of_the_contract_exists() -> None:
         "createRoom joinRoom getRouterRtpCapabilities createProducerTransport connectProducerTransport produce "
         "stopProducing listProducers createConsumerTransport connectConsumerTransport consume"
     )
-    assert set(rows.split()) | {"leaveRoom", *ABOUT_PRODUCER, *ABOUT_CONSUMER} == set(REQUESTS)
+    more = {"leaveRoom", "getStats", "setPreferredLayers"}
+    assert set(rows.split()) | {*more, *ABOUT_PRODUCER, *ABOUT_CONSUMER} == set(REQUESTS)
 
 
 # Rooms

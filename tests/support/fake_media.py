@@ -38,6 +38,7 @@ class FakeConsumer:
         self.paused = paused
         self.closed = False
         self.key_frame_requests = 0
+        self.on_layer_change: Callable[[int | None], None] | None = None
         media.open.add(self)
 
     @property
@@ -49,6 +50,9 @@ class FakeConsumer:
 
     def resume(self) -> None:
         self.paused = False
+
+    def set_preferred_layer(self, layer: int) -> int | None:
+        return None
 
     def request_key_frame(self, *, urgent: bool = True) -> None:
         self.key_frame_requests += 1
@@ -71,6 +75,7 @@ class FakeProducer:
         self.app_data = app_data
         self.paused = False
         self.closed = False
+        self.streams: dict[int, object] = {}
         self.consumers: list[FakeConsumer] = []
         media.open.add(self)
 
@@ -121,6 +126,7 @@ class FakeRouter:
         rtp_capabilities: RtpCapabilities,
         *,
         paused: bool,
+        preferred_layer: int | None = None,
     ) -> FakeConsumer:
         self.media.maybe_fail("consume")
         if not rtp_capabilities.codecs:

@@ -66,6 +66,7 @@ def payload_of(event: str) -> Json:
     payloads: dict[str, Json] = {
         "produce": {"kind": "audio", "rtpParameters": opus(), "appData": {"source": "mic"}},
         "consume": {"producerId": "nobody's", "rtpCapabilities": CAPABILITIES, "paused": False},
+        "setPreferredLayers": {"consumerId": "nobody's", "spatialLayer": 0},
     }
     return payloads.get(event, {})
 

@@ -7,6 +7,7 @@ the consumer's sequence numbers and timestamps, and a retransmission finds its w
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trio_sfu.media.capabilities import (
@@ -15,8 +16,10 @@ from trio_sfu.media.capabilities import (
     TRANSPORT_CC_URI,
 )
 from trio_sfu.media.codec_matching import is_rtx
+from trio_sfu.media.layers import step_at_switch
 from trio_sfu.media.packet import Batch, Packet, Stamp, lay_out
 from trio_sfu.media.parameters import MediaKind, RtpParameters
+from trio_sfu.media.rates import Rates
 from trio_sfu.media.sink import Sink
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
 
@@ -69,6 +72,7 @@ class Consumer:
         *,
         paused: bool,
         first_sequence_number: int,
+        preferred_layer: int | None = None,
     ) -> None:
         # Given
         self.id: Final = consumer_id
@@ -91,7 +95,12 @@ class Consumer:
             int(codec.parameters["apt"]): codec.payload_type for codec in rtp_parameters.codecs if is_rtx(codec)
         }
         self._needs_keyframe: Final = producer.has_keyframes
+        self._top_layer: Final = len(producer.rtp_parameters.encodings) - 1
         # Owned
+        self.on_layer_change: Callable[[int | None], None] | None = None
+        """Told what layer of a simulcast producer goes out from now on, None: none does. Must not block."""
+        self.preferred_layer = self._top_layer if preferred_layer is None else min(preferred_layer, self._top_layer)
+        self._told_layer: int | None = None
         self.paused = paused
         self.closed = False
         self.stream: IncomingStream | None = None
@@ -106,6 +115,7 @@ class Consumer:
         self._begin_at = session.now() + (_ANSWER_SECONDS if session.sink is not None else 0.0)
         self._sequence_offset = 0
         self._timestamp_offset = 0
+        self._timestamp_lag = 0  # how much of the offset is not the clocks' difference
         self._floor: int | None = None
         self._last_number = first_sequence_number + 0xFFFF  # extended: it does not wrap
         self._last_timestamp = 0
@@ -119,8 +129,16 @@ class Consumer:
         self.packets = 0
         self.octets = 0
         self.retransmitted = 0
+        self.repaired = 0
+        self.nacks_received = 0
+        self.packets_nacked = 0
+        self.plis_received = 0
+        self.firs_received = 0
         self.round_trip: float | None = None
+        self.packets_lost = 0
         self.fraction_lost = 0.0
+        self.rates: Final = Rates()
+        """Of ``octets``."""
 
     # -- state ---
 
@@ -138,6 +156,7 @@ class Consumer:
         """Send nothing until :meth:`resume`."""
         self.paused = True
         self._synchronised = False
+        self.tell_layer(self._session.now())
 
     def resume(self) -> None:
         """Go on, with a keyframe."""
@@ -182,7 +201,11 @@ class Consumer:
         if stream is None or stream.keyframes is None or self.producer.paused:
             return
         if now - stream.keyframes.last_keyframe > _YOUNG_KEYFRAME_SECONDS:
-            self.producer.request_keyframe(stream, now, urgent=True)
+            self.producer.request_keyframe(stream, now, urgent=not self._shows_something(now))
+
+    def _shows_something(self, now: float) -> bool:
+        """Whether a stream goes out: what the next one's keyframe is asked for is a matter of taste, not of need."""
+        return self._synchronised and self.stream is not None and self.stream.is_live(now)
 
     def request_key_frame(self, *, urgent: bool = True) -> None:
         """Ask the producer for a keyframe; for a source without any this does nothing."""
@@ -195,7 +218,7 @@ class Consumer:
         if self.target is stream:
             return
         if self.target is not None and self.target is not self.stream:
-            _detach(self.target, self)
+            _give_up(self.target, self)
         self.target = stream
         if self not in stream.consumers:
             stream.consumers = (*stream.consumers, self)
@@ -203,7 +226,39 @@ class Consumer:
         if self.stream is None:
             self.stream = stream
             self._started = now
-        self._prepare(now)
+        if stream is not self.stream or not self._synchronised:
+            self._prepare(now)
+
+    # -- layers ---
+
+    def set_preferred_layer(self, layer: int) -> int | None:
+        """Want the stream at place ``layer`` of the producer's encodings from now on, or the best below it.
+
+        Layers above the highest mean the highest. Returns the layer that is preferred now; None for a producer of one
+        stream, where this does nothing.
+        """
+        if self._top_layer == 0:
+            return None
+        self.preferred_layer = min(layer, self._top_layer)
+        stream = self.producer.stream_for(self, self._session.now())
+        if stream is not None:
+            self.bind(stream)
+        return self.preferred_layer
+
+    def tell_layer(self, now: float) -> None:
+        """Say which layer goes out, where it is another one than before."""
+        if self._top_layer == 0 or self.closed:
+            return
+        layer = None
+        if self.active and self.stream is not None and self.target is not None:
+            if self._shows_something(now):
+                layer = self.stream.index
+            elif self.target.is_live(now):
+                return  # on its way to another layer, which is told when it is there
+        if layer != self._told_layer:
+            self._told_layer = layer
+            if self.on_layer_change is not None:
+                self.on_layer_change(layer)
 
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
@@ -261,6 +316,7 @@ class Consumer:
         sink.send_rtp(start, batch.sizes, batch.runs)
         self.packets += len(batch.packets)
         self.octets += batch.payload_octets
+        self._session.traffic.rtp_sent += batch.octets
         newest = batch.newest
         step = newest.sequence_number + self._sequence_offset - self._last_number & 0xFFFF
         if step < 0x8000:
@@ -275,11 +331,12 @@ class Consumer:
         index = batch.first_keyframe if self._needs_keyframe else 0
         if index is None:
             # The request may have been given up while the source was silent.
-            self.producer.request_keyframe(stream, now, urgent=True)
+            self.producer.request_keyframe(stream, now, urgent=not self._shows_something(now))
             return None
-        if self.stream is not stream and self.stream is not None:
-            _detach(self.stream, self)
-        same_clock = stream is self.stream and self._same_clock
+        before = self.stream
+        if before is not None and before is not stream:
+            _give_up(before, self)
+        knew_clock = self._same_clock
         self.stream = stream
         self._synchronised = self._same_clock = True
         if self._repeats == 0:
@@ -287,12 +344,41 @@ class Consumer:
         first = batch.packets[index]
         self._floor = first.sequence_number
         self._sequence_offset = self._last_number + 1 - first.sequence_number & 0xFFFF
-        if self._last_sent is not None and not same_clock:
-            # Another clock: go on as much later as the time that has passed.
-            elapsed = max(1, round((now - self._last_sent) * stream.clock_rate))
-            self._timestamp_offset = self._last_timestamp + elapsed - first.timestamp
+        if self._last_sent is not None and not (before is stream and knew_clock):
+            self._go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
         self._stretches.append(_Stretch(self._last_number + 1, self._sequence_offset, self._timestamp_offset, stream))
+        self.tell_layer(now)
         return batch.after(index)
+
+    def _go_on_from(
+        self, before: "IncomingStream | None", stream: "IncomingStream", first: int, elapsed: float
+    ) -> None:
+        """Find the timestamp offset for another clock, on which ``stream`` begins with the timestamp ``first``.
+
+        Exact by the sender's reports on both streams. The new stream's keyframe may show an earlier moment than what
+        went out last; timestamps do not go back, so it lags then, until the next change. Without reports: as much
+        later as the time that has passed.
+        """
+        last = self._last_timestamp
+        step = None
+        if (
+            before is not None
+            and before.clock_rate == stream.clock_rate
+            and before.sender_report is not None
+            and stream.sender_report is not None
+        ):
+            step = step_at_switch(
+                before.sender_report[0],
+                stream.sender_report[0],
+                last=last - self._timestamp_offset + self._timestamp_lag,
+                first=first,
+                clock_rate=stream.clock_rate,
+                elapsed=elapsed,
+            )
+        self._timestamp_lag = 0 if step is None else max(0, 1 - step)
+        if step is None:
+            step = round(elapsed * stream.clock_rate)
+        self._timestamp_offset = last + max(1, step) - first
 
     def _above_floor(self, batch: Batch) -> Batch | None:
         """``batch`` without packets from before the one that the current stretch began with.
@@ -317,6 +403,8 @@ class Consumer:
         Without RTX nothing can be sent again: under the old number, with other header extensions, it would be other
         bytes under the same SRTP nonce. Such a receiver asks for a keyframe.
         """
+        self.nacks_received += 1
+        self.packets_nacked += len(lost)
         sink = self._session.sink
         if sink is None or self.paused or self._rtx_stamp is None:
             return
@@ -334,7 +422,8 @@ class Consumer:
                 continue
             packet, stretch = found
             self._resend_credit -= 1
-            self._resent.pop(number, None)
+            if self._resent.pop(number, None) is None:
+                self.repaired += 1
             self._resent[number] = now
             while len(self._resent) > _MAX_RESENT:
                 del self._resent[next(iter(self._resent))]
@@ -376,6 +465,7 @@ class Consumer:
         )
         sink.send_rtp(start, (packet.size,), ((1, packet.size, packet.size),))
         self.retransmitted += 1
+        self._session.traffic.rtx_sent += packet.size
 
     def on_keyframe_request(self, now: float) -> None:
         """The receiver's PLI or FIR.
@@ -403,6 +493,7 @@ class Consumer:
 
     def on_report(self, block: ReportBlock, now: float) -> None:
         """The receiver's view of this stream."""
+        self.packets_lost = block.packets_lost
         self.fraction_lost = block.fraction_lost / 256
         sent = self._report_sent.get(block.lsr)
         if sent is not None:
@@ -441,6 +532,13 @@ def _stamp(ssrc: int, mid: str, ids: dict[str, int]) -> Stamp:
         abs_send_time_id=ids.get(ABS_SEND_TIME_URI, 0),
         transport_cc_id=ids.get(TRANSPORT_CC_URI, 0),
     )
+
+
+def _give_up(stream: "IncomingStream", consumer: Consumer) -> None:
+    """Take no more packets of ``stream``; where nobody does, no keyframe of it is wanted either."""
+    _detach(stream, consumer)
+    if not stream.consumers and stream.keyframes is not None:
+        stream.keyframes.cancel()
 
 
 def _detach(stream: "IncomingStream", consumer: Consumer) -> None:

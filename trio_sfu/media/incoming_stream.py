@@ -5,10 +5,12 @@ Owned by a :class:`~trio_sfu.media.producer.Producer`; packets come from the
 """
 
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.capabilities import (
     ABS_SEND_TIME_ID,
+    AUDIO_LEVEL_ID,
     DEPENDENCY_DESCRIPTOR_ID,
     MID_ID,
     REPAIRED_RID_ID,
@@ -21,6 +23,7 @@ from trio_sfu.media.ortc import ProducerMapping
 from trio_sfu.media.packet import Batch, Packet, make_packet
 from trio_sfu.media.packet_cache import PacketCache
 from trio_sfu.media.parameters import MediaKind, RtpCodecParameters
+from trio_sfu.media.rates import Rates
 from trio_sfu.media.reception import ReceptionStatistics
 from trio_sfu.wire.keyframe import keyframe_test
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
@@ -43,6 +46,8 @@ _LIVE_SECONDS: Final = 1.0
 # How old a keyframe may be for a consumer to begin with it, and how much may be sent at once for that.
 _REPLAY_SECONDS: Final = 0.5
 _REPLAY_OCTETS: Final = 250_000
+# Audio level octets that wait to be read: 1 s of packets of 20 ms. The oldest go first.
+_MAX_AUDIO_LEVELS: Final = 50
 _ORIGINAL_NUMBER: Final = struct.Struct("!H")
 # RFC 3550, A.1: a larger step forward, or one further back, is a restart of the sender if the next packet follows it.
 _MAX_STEP: Final = 3000
@@ -78,7 +83,11 @@ class IncomingStream:
         self._extension_ids: Final = {
             theirs: ours for theirs, ours in mapping.header_extension_ids.items() if ours not in _HOP_BY_HOP
         }
+        self._audio_level_id: Final = next(
+            (theirs for theirs, ours in mapping.header_extension_ids.items() if ours == AUDIO_LEVEL_ID), 0
+        )
         self.clock_rate: Final = codec.clock_rate
+        self.mime_type: Final = codec.mime_type
         self._keyframe_test: Final = keyframe_test(codec.mime_type)
         feedback = {(each.type, each.parameter) for each in codec.rtcp_feedback}
         self.uses_pli: Final = ("nack", "pli") in feedback
@@ -96,9 +105,16 @@ class IncomingStream:
         self.last_arrival: float | None = None
         self.packets = 0
         self.octets = 0
+        self.retransmitted = 0
         self.repaired = 0
         self.discarded = 0
         self.restarts = 0
+        self.nacks_sent = 0
+        self.plis_sent = 0
+        self.firs_sent = 0
+        self.rates: Final = Rates()
+        """Of ``octets``."""
+        self._audio_levels = deque[int](maxlen=_MAX_AUDIO_LEVELS) if self._audio_level_id else None
         self._newest = 0
         self._restart_number = -1  # the successor of a packet that was out of range
         self._pending: list[Packet] = []
@@ -149,6 +165,7 @@ class IncomingStream:
         start, end = packet.payload_start, packet.payload_end
         if end - start <= 2 or packet.payload_type not in self._repair_types or self.nack is None:
             return
+        self.retransmitted += 1
         (number,) = _ORIGINAL_NUMBER.unpack_from(data, start)
         if number not in self.nack or self._newest - number & 0xFFFF >= _MAX_LATE:
             return
@@ -170,6 +187,10 @@ class IncomingStream:
         self.packets += 1
         self.octets += len(payload)
         self.last_arrival = now
+        if self._audio_levels is not None:
+            level = packet.extensions.get(self._audio_level_id)
+            if level:
+                self._audio_levels.append(level[0])
         ids = self._extension_ids
         elements = [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
         prepared = make_packet(
@@ -185,6 +206,14 @@ class IncomingStream:
         cache.add(prepared)
         self._pending.append(prepared)
         return lost
+
+    def take_audio_levels(self) -> tuple[int, ...]:
+        """The octets of the audio level extension (RFC 6464, section 3) that have come since the last call."""
+        if not self._audio_levels:
+            return ()
+        octets = tuple(self._audio_levels)
+        self._audio_levels.clear()
+        return octets
 
     def flush(self, now: float, *, forward: bool) -> None:
         """Forward what the batch brought to all consumers; with ``forward`` false it is dropped.

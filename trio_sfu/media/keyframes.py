@@ -43,7 +43,7 @@ class KeyFrameRequester:
         """
         if self._next is None:
             self._tries = 0
-            self._next = now if urgent else max(now, self.last_keyframe + _SPACING)
+            self._next = now if urgent else max(now, self.last_keyframe + _SPACING, self._last_sent + _RETRY)
         elif urgent and (self._tries == 0 or self._tries >= _QUICK_TRIES):
             self._tries = 0  # one put off is made at once, a slow search becomes a quick one again
             self._next = min(self._next, max(now, self._last_sent + _RETRY))
@@ -61,6 +61,10 @@ class KeyFrameRequester:
         self._last_sent = now
         self._next = now + (_RETRY if self._tries < _QUICK_TRIES else _SLOW_RETRY)
         return True
+
+    def cancel(self) -> None:
+        """Nobody wants one any more."""
+        self._next = None
 
     def on_keyframe(self, now: float) -> None:
         """A keyframe has begun to arrive: whoever waited is served."""

@@ -1,13 +1,14 @@
 """What one user sends: one or several RTP streams of one source, and the consumers that watch it.
 
 Made by :meth:`trio_sfu.media.router.Router.produce`. A producer with several streams (simulcast) gives each
-consumer one of them: the best that is alive.
+consumer one of them: the best that is alive and not above what it prefers.
 """
 
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_sfu.media.codec_matching import is_rtx
 from trio_sfu.media.incoming_stream import IncomingStream
+from trio_sfu.media.layers import choose_stream
 from trio_sfu.media.ortc import ProducerMapping
 from trio_sfu.media.parameters import MediaKind, RtpCodecParameters, RtpEncodingParameters, RtpParameters
 from trio_sfu.media.scalability_modes import parse_scalability_mode
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Producer"]
 
-# How long a better stream must have been alive before consumers go over to it.
+# How long a better stream must have been alive before consumers go over to it unasked.
 _SETTLED_SECONDS: Final = 2.0
 
 
@@ -57,7 +58,7 @@ class Producer:
         self.streams: dict[int, IncomingStream] = {}
         """By place among the encodings."""
         self.consumers: Final[dict[str, Consumer]] = {}
-        self._better_since: float | None = None
+        self._live_since: dict[IncomingStream, float] = {}
         for index, encoding in enumerate(rtp_parameters.encodings):
             if encoding.ssrc is not None:
                 self._add_stream(index, encoding.ssrc, encoding.rtx.ssrc if encoding.rtx else None)
@@ -81,7 +82,9 @@ class Producer:
                     return None
                 stream = self._add_stream(index, ssrc, None)
                 for consumer in self.consumers.values():
-                    if consumer.target is None:
+                    target = consumer.target
+                    too_high = target is not None and target.index > consumer.preferred_layer >= index
+                    if target is None or (too_high and consumer.packets == 0):
                         consumer.bind(stream)
                 return stream
         return None
@@ -95,30 +98,33 @@ class Producer:
                 return stream
         return None
 
-    def best_stream(self, now: float) -> IncomingStream | None:
-        """The highest stream that is alive, or the first there is."""
+    def stream_for(self, consumer: "Consumer", now: float) -> IncomingStream | None:
+        """What ``consumer`` is to get by its preference, of the streams that are alive.
+
+        Where none is, what it has already, or the lowest: senders begin with that.
+        """
         live = [stream for stream in self.streams.values() if stream.is_live(now)]
         if live:
-            return max(live, key=lambda stream: stream.index)
-        return next(iter(self.streams.values()), None)
+            return choose_stream(live, consumer.preferred_layer)
+        return consumer.target or choose_stream(self.streams.values(), 0)
 
     def choose_streams(self, now: float) -> None:
-        """Move consumers to the best stream: at once when theirs has stopped, else when the better one has lasted."""
-        if len(self.rtp_parameters.encodings) == 1 or not self.consumers:
+        """Move consumers to the stream for them: at once when theirs has stopped, else when the other has lasted.
+
+        To be called once a second.
+        """
+        if len(self.rtp_parameters.encodings) == 1:
             return
-        best = self.best_stream(now)
-        if best is None or not best.is_live(now):
-            return
-        behind = [consumer for consumer in self.consumers.values() if consumer.target is not best]
-        if not behind:
-            self._better_since = None
-            return
-        if self._better_since is None:
-            self._better_since = now
-        settled = now - self._better_since >= _SETTLED_SECONDS
-        for consumer in behind:
-            if settled or consumer.target is None or not consumer.target.is_live(now):
-                consumer.bind(best)
+        live = [stream for stream in self.streams.values() if stream.is_live(now)]
+        self._live_since = {stream: self._live_since.get(stream, now) for stream in live}
+        settled = {stream for stream, since in self._live_since.items() if now - since >= _SETTLED_SECONDS}
+        for consumer in self.consumers.values():
+            target = consumer.target
+            eligible = [stream for stream in live if stream in settled or stream is target]
+            stream = choose_stream(eligible or live, consumer.preferred_layer)
+            if stream is not None:
+                consumer.bind(stream)
+            consumer.tell_layer(now)
 
     def request_keyframe(self, stream: IncomingStream, now: float, *, urgent: bool) -> None:
         """Ask the sender for a keyframe of ``stream``, now or as soon as it is its turn."""
@@ -130,6 +136,8 @@ class Producer:
     def pause(self) -> None:
         """Forward nothing until :meth:`resume`."""
         self.paused = True
+        for consumer in self.consumers.values():
+            consumer.tell_layer(self._session.now())
 
     def resume(self) -> None:
         """Go on; every consumer begins with a keyframe."""

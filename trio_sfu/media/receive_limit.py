@@ -24,6 +24,11 @@ class ReceiveLimit:
         self._octets = 0
         self._since: float | None = None
 
+    @property
+    def bitrate(self) -> int:
+        """The estimate now."""
+        return int(self._bitrate)
+
     def on_packet(self, size: int) -> None:
         """``size`` bytes of RTP have come."""
         self._octets += size

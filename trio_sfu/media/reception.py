@@ -37,6 +37,7 @@ class ReceptionStatistics:
         "_received_prior",
         "_sr_at",
         "_transit",
+        "fraction_lost",
         "received",
         "restarts",
         "ssrc",
@@ -49,6 +50,8 @@ class ReceptionStatistics:
         #: Packets received since the (re)start of the stream, duplicates included.
         self.received = 0
         self.restarts = 0
+        #: Of the last report, in 1/256.
+        self.fraction_lost = 0
         # The successor of the highest number, 16 bits; -1 before the first packet.
         self._next_seq = -1
         # Extended numbers.
@@ -117,6 +120,7 @@ class ReceptionStatistics:
         fraction = 0
         if expected_interval > 0 and lost_interval > 0:
             fraction = min(255, (lost_interval << 8) // expected_interval)
+        self.fraction_lost = fraction
         return ReportBlock(
             self.ssrc,
             fraction,

@@ -96,8 +96,11 @@ class Router:
         rtp_capabilities: RtpCapabilities,
         *,
         paused: bool = False,
+        preferred_layer: int | None = None,
     ) -> Consumer:
         """Make a consumer of ``producer`` on ``transport``; the closing of either closes it.
+
+        ``preferred_layer``: see :meth:`Consumer.set_preferred_layer`; the highest where it is not given.
 
         Raises :class:`MediaError` (``cannot-consume`` where the endpoint lacks the codec, ``transport-closed``,
         ``producer-not-found`` for a closed one).
@@ -122,11 +125,12 @@ class Router:
             session,
             rtp_parameters,
             paused=paused,
+            preferred_layer=preferred_layer,
             first_sequence_number=self._random.randrange(0x8000),
         )
         session.add_consumer(consumer)
         producer.consumers[consumer.id] = consumer
-        stream = producer.best_stream(session.now())
+        stream = producer.stream_for(consumer, session.now())
         if stream is not None:
             consumer.bind(stream)
         return consumer

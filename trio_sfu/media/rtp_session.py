@@ -22,8 +22,10 @@ from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
 from trio_sfu.media.incoming_stream import IncomingStream
 from trio_sfu.media.producer import Producer
+from trio_sfu.media.rates import Rates
 from trio_sfu.media.receive_limit import ReceiveLimit
 from trio_sfu.media.sink import Sink
+from trio_sfu.media.traffic import Octets, Traffic
 from trio_sfu.wire.errors import BadPacket
 from trio_sfu.wire.rtcp import (
     FullIntraRequest,
@@ -111,6 +113,9 @@ class RtpSession:
         self._next_report = 0.0
         self.packets_received = 0
         self.octets_received = 0
+        self.traffic: Final = Traffic()
+        self.rates: Final = Rates()
+        """Of :meth:`octets`."""
 
     # -- members ---
 
@@ -252,6 +257,7 @@ class RtpSession:
                 self._receive_unknown(packet, data, now)
                 return
             stream, producer = found
+            self.traffic.rtx_received += len(data)
             stream.receive_repair(packet, data, now)
         self._touched[stream] = producer
 
@@ -279,6 +285,7 @@ class RtpSession:
                 if stream.ssrc == packet.ssrc:
                     stream.receive(packet, data, now)
                 else:
+                    self.traffic.rtx_received += len(data)
                     stream.receive_repair(packet, data, now)
                 self._touched[stream] = producer
                 return
@@ -326,10 +333,12 @@ class RtpSession:
                         consumer.on_nack(lost[:_MAX_NACKED], now)
                 case PictureLossIndication(media_ssrc=ssrc):
                     if ssrc in self._outgoing:
+                        self._outgoing[ssrc].plis_received += 1
                         self._outgoing[ssrc].on_keyframe_request(now)
                 case FullIntraRequest(entries=entries):
                     for ssrc, _ in entries[:_MAX_RTCP_BLOCKS]:
                         if ssrc in self._outgoing:
+                            self._outgoing[ssrc].firs_received += 1
                             self._outgoing[ssrc].on_keyframe_request(now)
                 case _:
                     pass  # SDES, BYE, XR, REMB and transport feedback need no answer from us
@@ -362,10 +371,12 @@ class RtpSession:
             self._send_reports(now)
             for producer in self.producers.values():
                 producer.choose_streams(now)
+            self._sample(now)
 
     def _send_nack(self, stream: IncomingStream, lost: tuple[int, ...]) -> None:
         if self.sink is not None:
             for at in range(0, len(lost), _MAX_NACKED):
+                stream.nacks_sent += 1
                 self.sink.send_rtcp(GenericNack(self.ssrc, stream.ssrc, lost[at : at + _MAX_NACKED]).to_bytes())
 
     def send_keyframe_request(self, stream: IncomingStream) -> None:
@@ -373,8 +384,10 @@ class RtpSession:
         if self.sink is None:
             return
         if stream.uses_pli:
+            stream.plis_sent += 1
             self.sink.send_rtcp(PictureLossIndication(self.ssrc, stream.ssrc).to_bytes())
         elif stream.uses_fir:
+            stream.firs_sent += 1
             stream.fir_count = stream.fir_count + 1 & 0xFF
             self.sink.send_rtcp(FullIntraRequest(self.ssrc, ((stream.ssrc, stream.fir_count),)).to_bytes())
 
@@ -406,6 +419,33 @@ class RtpSession:
             bitrate = self._limit.update(worst, now)
             ssrcs = tuple(block.ssrc for block in blocks[:_MAX_REMB_SSRCS])
             self.sink.send_rtcp(Remb(self.ssrc, bitrate, ssrcs).to_bytes())
+
+    # -- statistics ---
+
+    def octets(self) -> Octets:
+        """The bytes that the transport has received and sent so far."""
+        traffic = self.traffic
+        overhead = self.sink.overhead if self.sink is not None else 0
+        return Octets(
+            received=self.octets_received + self.packets_received * overhead + traffic.control_received,
+            sent=traffic.sent,
+            rtp_received=self.octets_received - traffic.rtx_received,
+            rtp_sent=traffic.rtp_sent,
+            rtx_received=traffic.rtx_received,
+            rtx_sent=traffic.rtx_sent,
+        )
+
+    @property
+    def incoming_limit(self) -> int | None:
+        """How much the sender may send, in bit/s, where that is ours to say."""
+        return self._limit.bitrate if self._limit is not None else None
+
+    def _sample(self, now: float) -> None:
+        self.rates.sample(self.octets(), now)
+        for stream, _ in self._incoming.values():
+            stream.rates.sample((stream.octets,), now)
+        for consumer in self.consumers.values():
+            consumer.rates.sample((consumer.octets,), now)
 
 
 def _ssrcs_of(producer: Producer) -> int:

@@ -22,6 +22,7 @@ from trio_sfu.media.parameters import (
     RtpCapabilities,
     RtpParameters,
 )
+from trio_sfu.media.stats import Stats
 
 TAG_FIELD = "@"  # no name that a client's object could reasonably hold
 
@@ -32,6 +33,7 @@ ObjectId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Name: TypeAlias = Annotated[str, Meta(max_length=64)]
 AppData: TypeAlias = dict[str, Any]
 Direction: TypeAlias = Literal["producer", "consumer"]
+Layer: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
 LiveState: TypeAlias = Literal["starting", "live", "restarting", "failed", "ended"]
 
 
@@ -115,12 +117,20 @@ class ListProducers(Message, frozen=True, kw_only=True, tag="listProducers"):
     room_id: RoomId | None = None
 
 
+class PreferredLayers(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """mediasoup's ``ConsumerLayers``, see :class:`SetPreferredLayers`."""
+
+    spatial_layer: Layer
+    temporal_layer: Layer | None = None
+
+
 class Consume(Message, frozen=True, kw_only=True, tag="consume"):
     """Reply: :class:`Consumed`."""
 
     producer_id: ObjectId
     rtp_capabilities: RtpCapabilities
     paused: bool | None = None
+    preferred_layers: PreferredLayers | None = None
     room_id: RoomId | None = None
 
 
@@ -173,6 +183,30 @@ class RequestKeyFrame(Message, frozen=True, kw_only=True, tag="requestKeyFrame")
     room_id: RoomId | None = None
 
 
+class SetPreferredLayers(Message, frozen=True, kw_only=True, tag="setPreferredLayers"):
+    """The highest stream of a simulcast producer to get: its place among the encodings, too high means the highest.
+
+    ``temporal_layer`` is taken and has no effect: all of them are forwarded. Reply: :class:`PreferredLayersSet`.
+    """
+
+    consumer_id: ObjectId
+    spatial_layer: Layer
+    temporal_layer: Layer | None = None
+    room_id: RoomId | None = None
+
+
+class GetStats(Message, frozen=True, kw_only=True, tag="getStats"):
+    """Of one of the user's transports, producers or consumers; of all of them where none is named.
+
+    Reply: :class:`StatsRead`.
+    """
+
+    transport_id: ObjectId | None = None
+    producer_id: ObjectId | None = None
+    consumer_id: ObjectId | None = None
+    room_id: RoomId | None = None
+
+
 Request: TypeAlias = (
     CreateRoom
     | JoinRoom
@@ -193,6 +227,8 @@ Request: TypeAlias = (
     | PauseConsumer
     | ResumeConsumer
     | RequestKeyFrame
+    | SetPreferredLayers
+    | GetStats
 )
 
 # Replies: what an ack holds.
@@ -308,6 +344,18 @@ class KeyFrameRequested(Message, frozen=True, kw_only=True, tag="keyFrameRequest
     requested: bool = True
 
 
+class PreferredLayersSet(Message, frozen=True, kw_only=True, tag="preferredLayersSet", omit_defaults=True):
+    """What is preferred now; absent where the producer has one stream, and nothing to choose from, as in mediasoup."""
+
+    spatial_layer: int | None = None
+
+
+class StatsRead(Message, frozen=True, kw_only=True, tag="statsRead"):
+    """Transports first, then producers' streams, then consumers, each with the stream that it is made from."""
+
+    stats: tuple[Stats, ...]
+
+
 Reply: TypeAlias = (
     RequestError
     | RoomEntered
@@ -323,6 +371,8 @@ Reply: TypeAlias = (
     | Paused
     | Resumed
     | KeyFrameRequested
+    | PreferredLayersSet
+    | StatsRead
 )
 
 # Events. Each says its room, because a user may be in several.
@@ -377,6 +427,14 @@ class ConsumerClosed(Message, frozen=True, kw_only=True, tag="consumerClosed"):
     producer_id: str
 
 
+class LayersChanged(Message, frozen=True, kw_only=True, tag="layersChanged"):
+    """To the consumer's owner: the layer of a simulcast producer that is forwarded now, null while none is."""
+
+    room_id: str
+    consumer_id: str
+    spatial_layer: int | None
+
+
 class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One user of a room. ``name`` is what the user chose to be called, or None."""
 
@@ -407,7 +465,7 @@ class PeerClosed(Message, frozen=True, kw_only=True, tag="peerClosed"):
     reason: str
 
 
-class HlsStateChanged(Message, frozen=True, kw_only=True, tag="hlsStateChanged"):
+class HlsStateChanged(Message, frozen=True, kw_only=True, omit_defaults=True, tag="hlsStateChanged"):
     """How the room's live stream is doing. To everyone, and to newcomers once it has begun.
 
     ``url``: the playlist's path on this server. ``reason`` (a sentence) where it failed; it is tried again.
@@ -419,6 +477,35 @@ class HlsStateChanged(Message, frozen=True, kw_only=True, tag="hlsStateChanged")
     reason: str | None = None
 
 
+class ActiveSpeaker(Message, frozen=True, kw_only=True, tag="activeSpeaker"):
+    """Who has begun to speak: mediasoup's ``dominantspeaker``. To everyone, and to newcomers once somebody has.
+
+    It stays the one who spoke last. Both are null where that one has gone or paused, and nobody speaks.
+    """
+
+    room_id: str
+    user_id: str | None
+    producer_id: str | None
+
+
+class AudioLevel(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How loud a producer is. ``volume`` in dBov: -127 to 0, the loudest."""
+
+    user_id: str
+    producer_id: str
+    volume: int
+
+
+class AudioLevels(Message, frozen=True, kw_only=True, tag="audioLevels"):
+    """The five loudest, the loudest first: mediasoup's ``volumes``. To everyone, every 0.3 s while anybody is audible.
+
+    At the end it is empty once: mediasoup's ``silence``.
+    """
+
+    room_id: str
+    levels: tuple[AudioLevel, ...]
+
+
 EventPayload: TypeAlias = (
     RoomProducersChanged
     | NewProducer
@@ -426,10 +513,13 @@ EventPayload: TypeAlias = (
     | ProducerPaused
     | ProducerResumed
     | ConsumerClosed
+    | LayersChanged
     | PeersChanged
     | TransportClosed
     | PeerClosed
     | HlsStateChanged
+    | ActiveSpeaker
+    | AudioLevels
 )
 
 

@@ -5,6 +5,7 @@ one peer, be it of a request or of a packet, is logged and drops that peer, neve
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
 from trio_sfu.media.parameters import DtlsParameters
 from trio_sfu.media.producer import Producer
+from trio_sfu.media.stats import Stats, consumer_stats, producer_stats, transport_stats
 from trio_sfu.rooms.envelopes import RequestEnvelope
 from trio_sfu.rooms.messages import (
     CloseConsumer,
@@ -28,12 +30,15 @@ from trio_sfu.rooms.messages import (
     CreateProducerTransport,
     Direction,
     GetRouterRtpCapabilities,
+    GetStats,
     KeyFrameRequested,
+    LayersChanged,
     ListProducers,
     NewProducer,
     PauseConsumer,
     Paused,
     PauseProducer,
+    PreferredLayersSet,
     Produce,
     Produced,
     ProducerList,
@@ -48,6 +53,8 @@ from trio_sfu.rooms.messages import (
     Resumed,
     ResumeProducer,
     RouterCapabilities,
+    SetPreferredLayers,
+    StatsRead,
     StopProducing,
     TransportClosed,
     TransportConnected,
@@ -63,6 +70,10 @@ logger = logging.getLogger(__name__)
 LEFT: Final = "left"  # the reason that needs no telling
 FAULT: Final = "An error in the server; join again"
 ROOM_CLOSED: Final = "The room was closed"
+
+# Statistics are read off the same core that forwards media: so many at once, and so many a second.
+_STATS_BURST: Final = 1000.0
+_STATS_PER_SECOND: Final = 1000.0
 
 
 class Peer:
@@ -81,6 +92,8 @@ class Peer:
         self._transports: dict[Direction, WebRtcTransport] = {}
         self._producers: dict[str, Producer] = {}
         self._consumers: dict[str, Consumer] = {}
+        self._stats_credit = _STATS_BURST
+        self._stats_credit_at = 0.0
         # Derived
         self._reason: str | None = None
         self._current: RequestEnvelope | None = None
@@ -240,7 +253,15 @@ class Peer:
             raise _no_producer()
         if len(self._consumers) >= self._room.limits.consumers:
             raise _RefusedError("too-many-consumers", "You have too many consumers in this room")
-        consumer = self._room.router.consume(transport, producer, request.rtp_capabilities, paused=bool(request.paused))
+        layers = request.preferred_layers
+        consumer = self._room.router.consume(
+            transport,
+            producer,
+            request.rtp_capabilities,
+            paused=bool(request.paused),
+            preferred_layer=None if layers is None else layers.spatial_layer,
+        )
+        consumer.on_layer_change = partial(self._layer_changed, consumer.id)
         self._consumers[consumer.id] = consumer
         self._room.add_consumer(self, consumer.id, producer.id)
         return Consumed(
@@ -263,6 +284,7 @@ class Peer:
         producer = self._producer(request.producer_id)
         if not producer.paused:
             producer.pause()
+            self._room.speakers.refresh()
             event = ProducerPaused(room_id=self._room.id, producer_id=producer.id, user_id=self.user_id)
             self._room.tell_others(self, event)
         return Paused()
@@ -291,6 +313,49 @@ class Peer:
         # Like a PLI: a stranger must not have keyframes made as fast as they can ask.
         self._consumer(request.consumer_id).request_key_frame(urgent=False)
         return KeyFrameRequested()
+
+    async def _set_preferred_layers(self, request: SetPreferredLayers) -> Reply:
+        layer = self._consumer(request.consumer_id).set_preferred_layer(request.spatial_layer)
+        return PreferredLayersSet(spatial_layer=layer)
+
+    def _layer_changed(self, consumer_id: str, layer: int | None) -> None:
+        self._room.tell(self, LayersChanged(room_id=self._room.id, consumer_id=consumer_id, spatial_layer=layer))
+
+    async def _get_stats(self, request: GetStats) -> Reply:
+        """Of the user's own only: a consumer's tell all that one may know about its producer, without addresses."""
+        transports = tuple(self._transports.values())
+        producers = tuple(self._producers.values())
+        consumers = tuple(self._consumers.values())
+        named = [each for each in (request.transport_id, request.producer_id, request.consumer_id) if each is not None]
+        if len(named) > 1:
+            raise _RefusedError("invalid-payload", "getStats: name one transport, producer or consumer, or none")
+        if named:
+            transports, producers, consumers = (), (), ()
+        if request.transport_id is not None:
+            transports = tuple(each for each in self._transports.values() if each.id == request.transport_id)
+            if not transports:
+                raise _RefusedError("transport-not-found", "You have no such transport in this room")
+        elif request.producer_id is not None:
+            producers = (self._producer(request.producer_id),)
+        elif request.consumer_id is not None:
+            consumers = (self._consumer(request.consumer_id),)
+        now = trio.current_time()
+        self._pay_for_stats(len(transports) + sum(len(each.streams) for each in producers) + 2 * len(consumers), now)
+        timestamp = int(time.time() * 1000)
+        stats: list[Stats] = [transport_stats(each, now, timestamp) for each in transports]
+        for producer in producers:
+            stats += producer_stats(producer, now, timestamp)
+        for consumer in consumers:
+            stats += consumer_stats(consumer, now, timestamp)
+        return StatsRead(stats=tuple(stats))
+
+    def _pay_for_stats(self, count: int, now: float) -> None:
+        earned = (now - self._stats_credit_at) * _STATS_PER_SECOND
+        self._stats_credit = min(_STATS_BURST, self._stats_credit + earned)
+        self._stats_credit_at = now
+        if count > self._stats_credit:
+            raise _RefusedError("too-many-stats", "Too many statistics at once: ask less often, or for one at a time")
+        self._stats_credit -= count
 
     # Transports
 
@@ -399,6 +464,8 @@ _HANDLERS: dict[type[Request], Callable[..., Awaitable[Reply]]] = {
     PauseConsumer: Peer._pause_consumer,
     ResumeConsumer: Peer._resume_consumer,
     RequestKeyFrame: Peer._request_key_frame,
+    SetPreferredLayers: Peer._set_preferred_layers,
+    GetStats: Peer._get_stats,
 }
 
 

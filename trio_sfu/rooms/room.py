@@ -30,8 +30,8 @@ from trio_sfu.rooms.live import LiveOutputFactory, LiveParticipant
 from trio_sfu.rooms.messages import (
     ConsumerClosed,
     CreateRoom,
-    HlsStateChanged,
     EventPayload,
+    HlsStateChanged,
     JoinRoom,
     LeaveRoom,
     ListedProducer,
@@ -48,6 +48,7 @@ from trio_sfu.rooms.messages import (
     RoomProducersChanged,
 )
 from trio_sfu.rooms.peer import LEFT, Peer
+from trio_sfu.rooms.speakers import Speakers
 from trio_sfu.transport.udp import UdpEndpoint
 from trio_sfu.transport.webrtc import WebRtcTransport
 
@@ -150,6 +151,7 @@ class Room:
         self._ticking: set[WebRtcTransport] = set()
         self._tick_wanted = trio.Event()
         self._ended = False
+        self.speakers = Speakers(room_id, self._tell_all, lambda: len(self._peers))
         self.live = media.live(room_id, self.router, self._live_changed) if media.live is not None else None
         self._live_state: HlsStateChanged | None = None
 
@@ -189,7 +191,9 @@ class Room:
             if not self._ticking:
                 self._tick_wanted = trio.Event()
                 await self._tick_wanted.wait()
-            self.router.tick(trio.current_time())
+            now = trio.current_time()
+            self.router.tick(now)
+            self.speakers.tick(now)
             await trio.sleep(TICK_SECONDS)
 
     def _join(self, envelope: RequestEnvelope, name: str | None) -> None:
@@ -212,6 +216,8 @@ class Room:
             self._peers_changed()
             if self._live_state is not None:
                 self.tell(peer, self._live_state)
+            if self.speakers.active is not None:
+                self.tell(peer, self.speakers.active)
         elif name is not None and name != peer.name:
             peer.name = name
             self._peers_changed()
@@ -289,6 +295,7 @@ class Room:
         """Let the others find a producer. The caller then calls :meth:`producers_changed`."""
         self._producers[producer.id] = (peer, producer)
         self._consumers[producer.id] = {}
+        self.speakers.add(peer.user_id, producer)
 
     def find_producer(self, producer_id: str) -> Producer | None:
         """A producer of anyone in the room."""
@@ -318,6 +325,7 @@ class Room:
         if found is None:
             return
         peer, _ = found
+        self.speakers.remove(producer_id)
         for consumer_id, owner in self._consumers.pop(producer_id).items():
             owner.consumer_closed(consumer_id)
             event = ConsumerClosed(room_id=self.id, consumer_id=consumer_id, producer_id=producer_id)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from trio_sfu.media.traffic import Traffic
 from trio_sfu.protocols.dtls import SrtpKeys
 from trio_sfu.transport.srtp import SrtpSender
 from trio_sfu.transport.udp import Path
@@ -13,9 +14,11 @@ __all__ = ["SrtpSink"]
 class SrtpSink:
     """Implements :class:`trio_sfu.media.sink.Sink`. The owner moves :attr:`path` when ICE selects another."""
 
-    def __init__(self, keys: SrtpKeys, path: Path) -> None:
+    def __init__(self, keys: SrtpKeys, path: Path, traffic: Traffic) -> None:
+        """``traffic``: where to count what is sent."""
         self._sender = SrtpSender(keys.profile, keys.local)
         self.path = path
+        self._traffic: Final = traffic
         self.overhead: Final = self._sender.overhead
         self.transport_sequence = 0
 
@@ -34,10 +37,12 @@ class SrtpSink:
         udp_socket = path.socket
         overhead = self.overhead
         self._sender.protect_run(udp_socket.arena_pointer, start, sizes)
+        begin = start
         for count, size, octets in runs:
             octets += overhead * count
             udp_socket.queue(path, start, octets, size + overhead, count)
             start += octets
+        self._traffic.sent += start - begin
 
     def send_rtcp(self, data: bytes) -> None:
         """Copy, protect and queue one RTCP packet."""
@@ -47,6 +52,7 @@ class SrtpSink:
         udp_socket.arena[start : start + size] = data
         size = self._sender.protect_rtcp(udp_socket.arena_pointer, start, size)
         udp_socket.queue(self.path, start, size, size, 1)
+        self._traffic.sent += size
 
     def forget(self, ssrc: int) -> None:
         """Drop what libsrtp keeps of a stream of ours that has ended."""

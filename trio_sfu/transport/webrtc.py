@@ -20,6 +20,7 @@ from trio_sfu.media.ortc import validate_dtls_parameters
 from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters, IceCandidate, IceParameters
 from trio_sfu.media.router import Router
 from trio_sfu.media.rtp_session import RtpSession
+from trio_sfu.media.stats import DtlsState, IceState, TransportTuple
 from trio_sfu.protocols.dtls import DtlsSession
 from trio_sfu.protocols.ice import IceLite, generate_pwd, generate_ufrag
 from trio_sfu.transport.sink import SrtpSink
@@ -86,6 +87,36 @@ class WebRtcTransport:
 
     def __repr__(self) -> str:
         return f"<WebRtcTransport {self.id} {self.state}>"
+
+    # -- for statistics ---
+
+    @property
+    def ice_state(self) -> IceState:
+        """ICE's state, in mediasoup's words; one that is chosen is not told from one that was merely heard of."""
+        if self.state in ("closed", "failed"):
+            return "closed"
+        return "disconnected" if self._ice.state == "lost" else self._ice.state
+
+    @property
+    def dtls_state(self) -> DtlsState:
+        """The DTLS session's state, ``new`` before :meth:`connect`."""
+        return self._dtls.state if self._dtls is not None else "new"
+
+    @property
+    def ice_selected_tuple(self) -> TransportTuple | None:
+        """Where the transport sends to, and from where; the local address is the one announced."""
+        path = self._ice.selected
+        if path is None:
+            return None
+        local = path.socket.announced[0] if path.socket.announced else path.socket.host
+        return TransportTuple(
+            local_ip=local,
+            local_address=local,
+            local_port=path.socket.port,
+            remote_ip=path.host,
+            remote_port=path.port,
+            protocol="udp",
+        )
 
     # -- life ---
 
@@ -201,6 +232,7 @@ class WebRtcTransport:
         if self.state in ("closed", "failed"):
             return
         result = self._ice.receive_stun(data, path, path.host, path.port, now)
+        self.session.traffic.control_received += len(data)
         for evicted in result.evicted:
             self._paths.discard(evicted)
             self._endpoint.remove_route(evicted, self)
@@ -210,6 +242,7 @@ class WebRtcTransport:
             self._endpoint.add_route(path, self)
         if result.reply is not None:
             path.socket.send(path, result.reply)
+            self.session.traffic.sent += len(result.reply)
         if result.selected_changed:
             selected = self._ice.selected
             assert selected is not None
@@ -224,6 +257,7 @@ class WebRtcTransport:
 
     def receive_dtls(self, data: bytes, path: Path, now: float) -> None:
         """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        self.session.traffic.control_received += len(data)
         if self._dtls is None:
             if len(self._early) < _MAX_EARLY_DATAGRAMS:
                 self._early.append(data)
@@ -238,8 +272,10 @@ class WebRtcTransport:
             self._endpoint.counters.early += 1
             return
         if is_rtcp(view[1]):
+            datagram = size
             size = receiver.unprotect_rtcp(pointer, size)
             if size > 0:
+                self.session.traffic.control_received += datagram
                 self.session.receive_rtcp(bytes(view[:size]), now)
                 return
         else:
@@ -264,6 +300,7 @@ class WebRtcTransport:
         for datagram in self._dtls.datagrams_to_send():
             if path is not None:
                 path.socket.send(path, datagram)
+                self.session.traffic.sent += len(datagram)
 
     def _after_dtls(self, now: float) -> None:
         """Send what the session has to say, and follow its state."""
@@ -286,7 +323,7 @@ class WebRtcTransport:
         if path is None:
             return
         self._receiver = SrtpReceiver(keys.profile, keys.remote)
-        self.sink = SrtpSink(keys, path)
+        self.sink = SrtpSink(keys, path, self.session.traffic)
         self.state = "connected"
         logger.debug("transport %s is connected to %s port %d", self.id, path.host, path.port)
         self.session.connect(self.sink, now)
