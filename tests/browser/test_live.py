@@ -227,6 +227,7 @@ def test_states_until_the_end_and_after(open_page: OpenPage, server: Server, per
     room = all_join([first, doomed])
     viewer = Viewer(open_page(f"/watch/{room}"))
     first.perform()
+    first.call("waitEvent", "hlsStateChanged", {"state": "live"})
     doomed.perform()
     viewer.sees(first.hue, doomed.hue)
     doomed.crash()

@@ -349,11 +349,14 @@ class LiveStreams:
         self,
         settings: LiveSettings | None = None,
         *,
+        first_msn: int = 0,
         grace: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``first_msn``: the number of a new stream's first segment."""
         # given
         self._settings: Final = settings or LiveSettings()
+        self._first_msn: Final = first_msn
         self._grace: Final = grace
         self._clock: Final = clock
         # owned
@@ -363,7 +366,10 @@ class LiveStreams:
         """A new stream for the room. One that it still has is ended, and its numbers go on here."""
         self.sweep()
         before = self._streams.get(room_id)
-        stream = before.successor() if before else LiveStream(self._settings, clock=self._clock)
+        if before is not None:
+            stream = before.successor()
+        else:
+            stream = LiveStream(self._settings, first_msn=self._first_msn, clock=self._clock)
         self._streams[room_id] = stream
         return stream
 

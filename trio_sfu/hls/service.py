@@ -57,7 +57,8 @@ class HlsService:
         self._settings: Final = LiveSettings(
             part_target=options.part_seconds, segment_target=options.segment_seconds, window=options.window_seconds
         )
-        self.streams: Final = LiveStreams(self._settings)
+        # hls.js (1.6) takes a last segment number of 0 for none: it asks for the next one late, and stalls.
+        self.streams: Final = LiveStreams(self._settings, first_msn=1)
         self.ports: Final = PortRange(options.first_port, options.last_port, HOST)
         self.stats: Final = PipelineStats()
         self.written: Final = WriterCounters()
