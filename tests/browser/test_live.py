@@ -235,7 +235,10 @@ def test_states_until_the_end_and_after(open_page: OpenPage, server: Server, per
     first.call("stopProducing")
     first.call("waitEvent", "hlsStateChanged", {"state": "ended"})
     viewer.is_in_state("ended")
-    assert states(first) == ["starting", "live", "restarting", "live", "restarting", "live", "ended"]
+    *told, last = states(first)
+    assert told[:4] == ["starting", "live", "restarting", "live"]
+    assert told[4:] in ([], ["restarting"], ["restarting", "live"])  # by how soon the server notices the crash
+    assert last == "ended"
     first.call("clearEvents")
     first.perform()
     viewer.is_in_state("live")

@@ -33,6 +33,7 @@ class Stage:
         self.folder = folder
         self.ports = PortRange(20_000, 29_999)
         self.stats = PipelineStats()
+        self.children = children()
         self.trace: list[Step] = []
         self.output = bytearray()
         self.pipeline: Pipeline | None = None
@@ -93,8 +94,12 @@ class Stage:
         assert len(self.studio.router._sessions) == len(actors)
         for actor in actors:
             assert not any(producer.consumers for producer in actor.session.producers.values())
-        with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)  # no child, running or not reaped
+        assert children() == self.children
+
+
+def children() -> set[int]:
+    """The processes that we have started and not reaped."""
+    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
 @asynccontextmanager
