@@ -3,8 +3,10 @@
 import pytest
 
 from trio_sfu.media.stills import make_plain
-from trio_sfu.media.stills.descriptors import plain_vp8, plain_vp9, read_vp8, read_vp9
+from trio_sfu.media.stills.descriptors import plain_vp8, plain_vp9
 from trio_sfu.wire.errors import BadPacket
+from trio_sfu.wire.vp8 import parse_vp8
+from trio_sfu.wire.vp9 import parse_vp9
 
 DATA = b"data"
 
@@ -24,7 +26,7 @@ DATA = b"data"
 )
 def test_vp8(descriptor: str, plain: str) -> None:
     payload = bytes.fromhex(descriptor) + DATA
-    assert read_vp8(payload) == len(payload) - len(DATA)
+    assert parse_vp8(payload).size == len(payload) - len(DATA)
     assert plain_vp8(payload) == bytes.fromhex(plain) + DATA
 
 
@@ -46,9 +48,9 @@ def test_vp8(descriptor: str, plain: str) -> None:
 )
 def test_vp9(descriptor: str, plain: str, spatial_id: int) -> None:
     payload = bytes.fromhex(descriptor) + DATA
-    read = read_vp9(payload)
-    assert read.length == len(payload) - len(DATA)
-    assert read.spatial_id == spatial_id
+    read = parse_vp9(payload)
+    assert read.size == len(payload) - len(DATA)
+    assert (read.spatial_layer or 0) == spatial_id
     assert plain_vp9(payload) == bytes.fromhex(plain) + DATA
 
 
@@ -56,7 +58,7 @@ def test_vp9(descriptor: str, plain: str, spatial_id: int) -> None:
 def test_what_is_no_vp8(text: str) -> None:
     payload = bytes.fromhex(text)
     with pytest.raises(BadPacket):
-        read_vp8(payload)
+        parse_vp8(payload)
     assert plain_vp8(payload) == payload
 
 
@@ -64,7 +66,7 @@ def test_what_is_no_vp8(text: str) -> None:
 def test_what_is_no_vp9(text: str) -> None:
     payload = bytes.fromhex(text)
     with pytest.raises(BadPacket):
-        read_vp9(payload)
+        parse_vp9(payload)
     assert plain_vp9(payload) == payload
 
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Final
 
 from trio_sfu.media.stills.bits import MAX_MACROBLOCKS
-from trio_sfu.media.stills.descriptors import read_vp8
 from trio_sfu.wire.errors import BadPacket
+from trio_sfu.wire.vp8 import parse_vp8
 
 __all__ = ["Vp8Repeater"]
 
@@ -50,7 +50,7 @@ class Vp8Repeater:
         if len(payload) < 2 or payload[0] & 0x17 != 0x10:  # S is 1 and PID is 0 where a frame begins
             return
         try:
-            at = read_vp8(payload)
+            at = parse_vp8(payload).size
         except BadPacket:
             return
         if not payload[at] & 1:  # P: 0 for a keyframe

@@ -6,8 +6,8 @@ before then, whatever it has become.
 """
 
 from trio_sfu.media.stills.bits import BitReader, BitWriter
-from trio_sfu.media.stills.descriptors import read_vp9
 from trio_sfu.wire.errors import BadPacket
+from trio_sfu.wire.vp9 import parse_vp9
 
 __all__ = ["Vp9Repeater"]
 
@@ -31,10 +31,10 @@ class Vp9Repeater:
         if not payload or not payload[0] & 0x08:  # B
             return
         try:
-            descriptor = read_vp9(payload)
-            if descriptor.spatial_id:  # several layers make one picture: which of them is shown is not said here
+            descriptor = parse_vp9(payload)
+            if descriptor.spatial_layer:  # several layers make one picture: which of them is shown is not said here
                 raise BadPacket("a spatial layer")
-            self._read(BitReader(payload[descriptor.length : descriptor.length + _HEADER_LENGTH]))
+            self._read(BitReader(payload[descriptor.size : descriptor.size + _HEADER_LENGTH]))
         except BadPacket:
             self._slots = 0
 
