@@ -1,9 +1,9 @@
 """H.264's repeat: how parameter sets may come, and what is not repeated."""
 
 from tests.support.coded_video import encode, packetize
-from trio_sfu.media.stills.bits import BitWriter
 from trio_sfu.media.stills.h264 import H264Repeater
 from trio_sfu.media.stills.parameter_sets import read_sps
+from trio_sfu.wire.bits import BitWriter
 
 CHROMIUM = "-c:v libopenh264 -profile:v constrained_baseline -coder cavlc -g 300"
 REORDERED = "-c:v libx264 -preset fast -x264-params bframes=1:b-adapt=0 -g 300"

@@ -1,8 +1,8 @@
 """Which slot VP9's and AV1's repeats show, from headers written here."""
 
 from trio_sfu.media.stills.av1 import Av1Repeater
-from trio_sfu.media.stills.bits import BitWriter
 from trio_sfu.media.stills.vp9 import Vp9Repeater
+from trio_sfu.wire.bits import BitWriter
 
 
 def vp9(*, key: bool = False, shown: bool = True, refresh: int = 0, spatial_id: int = 0, profile: int = 0) -> bytes:

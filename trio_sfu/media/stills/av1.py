@@ -7,7 +7,7 @@ all slots (section 7.21), which is no change only as long as it still is in all 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from trio_sfu.media.stills.bits import BitReader, BitWriter
+from trio_sfu.wire.bits import BitReader, BitWriter
 from trio_sfu.wire.errors import BadPacket
 
 __all__ = ["Av1Repeater"]

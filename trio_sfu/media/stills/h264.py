@@ -9,8 +9,8 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from trio_sfu.media.stills.bits import BitWriter
 from trio_sfu.media.stills.parameter_sets import Pps, Slice, Sps, read_pps, read_slice, read_sps
+from trio_sfu.wire.bits import BitWriter
 from trio_sfu.wire.errors import BadPacket
 
 __all__ = ["H264Repeater"]

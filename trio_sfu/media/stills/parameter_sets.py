@@ -6,7 +6,8 @@ and raise :class:`BadPacket`, also for what a repeat cannot be made for.
 
 from typing import Final, NamedTuple
 
-from trio_sfu.media.stills.bits import MAX_MACROBLOCKS, BitReader
+from trio_sfu.media.stills.limits import MAX_MACROBLOCKS
+from trio_sfu.wire.bits import BitReader
 from trio_sfu.wire.errors import BadPacket
 
 __all__ = ["Pps", "Slice", "Sps", "read_pps", "read_slice", "read_sps"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from trio_sfu.media.stills.bits import MAX_MACROBLOCKS
+from trio_sfu.media.stills.limits import MAX_MACROBLOCKS
 from trio_sfu.wire.errors import BadPacket
 from trio_sfu.wire.vp8 import parse_vp8
 

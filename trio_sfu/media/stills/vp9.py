@@ -5,7 +5,7 @@ One byte, and the decoder's state stays as it is. The slot is one that the last 
 before then, whatever it has become.
 """
 
-from trio_sfu.media.stills.bits import BitReader, BitWriter
+from trio_sfu.wire.bits import BitReader, BitWriter
 from trio_sfu.wire.errors import BadPacket
 from trio_sfu.wire.vp9 import parse_vp9
 

@@ -1,16 +1,14 @@
-"""Bits, most significant first, with Exp-Golomb codes: what the headers of H.264, VP9 and AV1 are written in.
+"""Bits, most significant first, with Exp-Golomb and non-symmetric codes.
 
-For the codecs of this package. A reader raises :class:`BadPacket` past its end and nothing else.
+What the headers of H.264, VP9 and AV1 and the dependency descriptor are written in. A reader raises
+:class:`BadPacket` past its end and nothing else.
 """
 
 from typing import Final
 
 from trio_sfu.wire.errors import BadPacket
 
-__all__ = ["MAX_MACROBLOCKS", "BitReader", "BitWriter"]
-
-# The largest picture that is worth a repeat (H.264 level 5.2): a repeat's size and cost grow with it.
-MAX_MACROBLOCKS: Final = 36_864
+__all__ = ["BitReader", "BitWriter"]
 
 _LONGEST_PREFIX: Final = 32  # of an Exp-Golomb code, in zero bits
 
@@ -18,11 +16,11 @@ _LONGEST_PREFIX: Final = 32  # of an Exp-Golomb code, in zero bits
 class BitReader:
     """Reads ``data`` from its first bit on."""
 
-    __slots__ = ("_left", "_value")
+    __slots__ = ("_left", "_size", "_value")
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data)
-        self._left = 8 * len(data)
+        self._size = self._left = 8 * len(data)
 
     def u(self, count: int) -> int:
         """The next ``count`` bits as an unsigned number."""
@@ -43,6 +41,17 @@ class BitReader:
         """A signed Exp-Golomb code (section 9.1.1)."""
         code = self.ue()
         return (code + 1) // 2 if code & 1 else -(code // 2)
+
+    def ns(self, count: int) -> int:
+        """One of ``count`` values, the lower ones a bit shorter (AV1 bitstream specification, section 4.10.7)."""
+        width = count.bit_length()
+        short = (1 << width) - count
+        value = self.u(width - 1)
+        return value if value < short else (value << 1) - short + self.u(1)
+
+    def position(self) -> int:
+        """How many bits have been read."""
+        return self._size - self._left
 
 
 class BitWriter:
