@@ -17,6 +17,13 @@ def test_fields_follow_each_other() -> None:
     assert [bits.u(1), bits.u(3), bits.u(0), bits.u(6), bits.position()] == [1, 0b010, 0, 0b010111, 10]
 
 
+def test_several_numbers_at_once() -> None:
+    bits = BitReader(bytes.fromhex("12 34 56"))
+    assert [bits.several(3, 4), bits.several(0, 5), bits.several(2, 1), bits.position()] == [(1, 2, 3), (), (0, 1), 14]
+    with pytest.raises(BadPacket):
+        bits.several(2, 6)
+
+
 @pytest.mark.parametrize(("bits", "value"), [("1", 0), ("010", 1), ("011", 2), ("00100", 3), ("0001001", 8)])
 def test_exp_golomb(bits: str, value: int) -> None:
     assert reader(bits).ue() == value

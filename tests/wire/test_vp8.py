@@ -78,6 +78,7 @@ def test_temporal_layer(descriptor: str, temporal_layer: int | None, layer_sync:
         ("18", True),  # a reserved bit
         ("00", False),
         ("11", False),  # partition 1 begins, not the frame
+        ("14", False),
         ("07", False),
         ("90 e0 8005 07 a0", True),
         ("80 e0 8005 07 a0", False),

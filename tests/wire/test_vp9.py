@@ -65,6 +65,25 @@ def test_each_field_of_a_flexible_descriptor() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("00", (0, False, 0, False)),
+        ("20", (1, False, 0, False)),
+        ("10", (0, True, 0, False)),
+        ("02", (0, False, 1, False)),
+        ("01", (0, False, 0, True)),
+        ("ee", (7, False, 7, False)),
+        ("ff", (7, True, 7, True)),
+    ],
+)
+def test_layer_indices(layers: str, expected: tuple[int, bool, int, bool]) -> None:
+    read = parsed(f"28 {layers} 07")
+    found = (read.temporal_layer, read.switching_up_point, read.spatial_layer, read.inter_layer_predicted)
+    assert found == expected
+    assert read.keyframe is (read.spatial_layer == 0)
+
+
 def test_a_descriptor_of_one_byte() -> None:
     read = parsed("08")
     assert read.size == 1

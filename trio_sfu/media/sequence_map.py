@@ -76,7 +76,7 @@ class _NumberMap:
         ahead = (outgoing - newest + self._half & self._mask) - self._half
         number = newest + ahead
         extended = number + self._shift + bisect_right(self._closed_at, number)
-        if ahead > 0 or extended <= self._newest - self._window or extended < self._first:
+        if ahead > 0 or extended <= self._newest - self._window:
             return None
         return extended & self._mask if self._states[extended % self._window] == _KEPT else None
 

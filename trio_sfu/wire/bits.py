@@ -29,6 +29,12 @@ class BitReader:
             raise BadPacket("the header ends too early")
         return self._value >> self._left & (1 << count) - 1
 
+    def several(self, count: int, width: int) -> tuple[int, ...]:
+        """The next ``count`` unsigned numbers of ``width`` bits each."""
+        size = count * width
+        value, mask = self.u(size), (1 << width) - 1
+        return tuple([value >> shift & mask for shift in range(size - width, -1, -width)])
+
     def ue(self) -> int:
         """An unsigned Exp-Golomb code (ITU-T H.264, section 9.1)."""
         rest = self._value & (1 << self._left) - 1

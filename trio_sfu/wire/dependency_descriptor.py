@@ -201,11 +201,11 @@ def _extended(data: memoryview | bytes, structure: DependencyStructure | None) -
     if flags & (_DTIS | _FDIFFS | _CHAINS):
         _, _, dtis, frame_diffs, chain_diffs = template
         if flags & _DTIS:
-            dtis = tuple(bits.u(2) for _ in range(count))
+            dtis = bits.several(count, 2)
         if flags & _FDIFFS:
             frame_diffs = _read_frame_diffs(bits)
         if flags & _CHAINS:
-            chain_diffs = tuple(bits.u(8) for _ in range(structure.chain_count))
+            chain_diffs = bits.several(structure.chain_count, 8)
         template = FrameTemplate(template.spatial_layer, template.temporal_layer, dtis, frame_diffs, chain_diffs)
     return _Extended(new, active, template, mask_at, mask_end, bits.position(), count)
 
@@ -223,11 +223,11 @@ def _read_structure(bits: BitReader) -> DependencyStructure:
     offset = bits.u(6)
     count = bits.u(5) + 1
     layers = _read_layers(bits)
-    dtis = [tuple(bits.u(2) for _ in range(count)) for _ in layers]
+    dtis = [bits.several(count, 2) for _ in layers]
     frame_diffs = [_read_template_diffs(bits) for _ in layers]
     chain_count = bits.ns(count + 1)
     protected_by = tuple(bits.ns(chain_count) for _ in range(count)) if chain_count else ()
-    chain_diffs = [tuple(bits.u(4) for _ in range(chain_count)) for _ in layers]
+    chain_diffs = [bits.several(chain_count, 4) for _ in layers]
     spatial_layers = layers[-1][0] + 1
     resolutions: tuple[tuple[int, int], ...] = ()
     if bits.u(1):
@@ -241,7 +241,7 @@ def _read_structure(bits: BitReader) -> DependencyStructure:
         ),
         protected_by=protected_by,
         resolutions=resolutions,
-        targets=tuple(_highest(layers, [row[target] for row in dtis]) for target in range(count)),
+        targets=_highest_layers(layers, dtis, count),
         spatial_layers=spatial_layers,
         temporal_layers=max(temporal for _, temporal in layers) + 1,
     )
@@ -270,7 +270,15 @@ def _read_template_diffs(bits: BitReader) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _highest(layers: list[tuple[int, int]], dtis: list[int]) -> tuple[int, int]:
-    """decode_target_layers: the highest spatial and the highest temporal layer with a frame in one target."""
-    present = [layer for layer, dti in zip(layers, dtis, strict=True) if dti != NOT_PRESENT]
-    return max((spatial for spatial, _ in present), default=0), max((temporal for _, temporal in present), default=0)
+def _highest_layers(
+    layers: list[tuple[int, int]], dtis: list[tuple[int, ...]], count: int
+) -> tuple[tuple[int, int], ...]:
+    """decode_target_layers: of each target the highest spatial and the highest temporal layer with a frame in it."""
+    spatials, temporals = [0] * count, [0] * count
+    for (spatial, temporal), row in zip(layers, dtis, strict=True):
+        for target, dti in enumerate(row):
+            if dti:
+                spatials[target] = spatial  # templates come in the order of spatial layers
+                if temporal > temporals[target]:
+                    temporals[target] = temporal
+    return tuple(zip(spatials, temporals, strict=True))
