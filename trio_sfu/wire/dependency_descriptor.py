@@ -174,7 +174,10 @@ def with_active_decode_targets(data: memoryview | bytes, structure: DependencySt
 
 
 def with_frame_number(data: memoryview | bytes, frame_number: int) -> bytes:
-    """The descriptor with another frame number, cut to 16 bits. Raises :class:`BadPacket` where it is too short."""
+    """The descriptor with another frame number, cut to 16 bits. Raises :class:`BadPacket` where it is too short.
+
+    References are distances of frame numbers, so all of a stream's numbers have to be moved by the same amount.
+    """
     if len(data) < 3:
         raise BadPacket("short dependency descriptor")
     return bytes((data[0], frame_number >> 8 & 0xFF, frame_number & 0xFF)) + data[3:]

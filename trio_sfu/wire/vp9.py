@@ -117,7 +117,8 @@ def parse_vp9(payload: memoryview | bytes) -> Vp9Payload:
 def with_vp9_ids(payload: memoryview | bytes, parsed: Vp9Payload, picture_id: int, tl0_pic_idx: int) -> bytes:
     """The payload with other ids in their places, as long as before. ``parsed`` is what was parsed from it.
 
-    Ids are cut to the width that they have in the payload; one that the payload does not have is left out.
+    Ids are cut to the width that they have in the payload; one that the payload does not have is left out. References
+    are distances of picture ids, so all of a stream's ids have to be moved by the same amount.
     """
     rewritten = bytearray(payload)
     at = parsed.picture_id_at
