@@ -144,7 +144,9 @@ class PictureMap(_NumberMap):
     """Picture ids of VP8, likewise: ``bits`` is 15, or 7 where the stream has the short ones.
 
     Not for VP9's, nor for the dependency descriptor's frame numbers: there frames are referred to by how far back
-    their number is, so a closed hole would lead to the wrong one; a constant may be added. A picture is many packets, so each of them may tell of it again: the first one decides. Drop a picture only if no
+    their number is, so a closed hole would lead to the wrong one. Those may only be moved, all by the same amount.
+
+    A picture is many packets, so each of them may tell of it again: the first one decides. Drop a picture only if no
     packet of it is kept. 4096 ids are remembered, 64 of the short ones.
     """
 
