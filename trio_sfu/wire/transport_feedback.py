@@ -24,7 +24,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, unpack_from
 
 from trio_sfu.wire.errors import BadPacket
 
@@ -53,7 +53,10 @@ _S16 = Struct("!h")
 # Statuses are handled as ASCII digits, so that one `int(…, 2)` or `int(…, 4)` packs a whole vector chunk.
 _RUN = re.compile(rb"0+|1+|2+")
 _NOT_RECEIVED, _SMALL, _LARGE = b"0"[0], b"1"[0], b"2"[0]
+_RESERVED = b"3"[0]
 _DIGITS = (b"0", b"1", b"2")
+#: The four statuses of eight bits of a vector chunk.
+_FOUR = tuple(bytes(_NOT_RECEIVED + (bits >> shift & 3) for shift in (6, 4, 2, 0)) for bits in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,27 +175,33 @@ def parse_body(data: bytes, start: int, end: int) -> TransportFeedback:
         elif not chunk & 0x4000:
             symbols += format(chunk & 0x3FFF, "014b").encode()
         else:
-            for shift in range(12, -1, -2):
-                symbols.append(_NOT_RECEIVED + (chunk >> shift & 3))
+            symbols += _FOUR[chunk >> 6 & 0xFF] + _FOUR[chunk & 0x3F][1:]
     del symbols[count:]
+    if _RESERVED in symbols:
+        raise BadPacket("transport feedback has a reserved status")
 
+    # Run by run: a feedback on packets that all came within 64 ms of each other is a single slice.
     deltas: list[int | None] = []
-    append = deltas.append
-    for symbol in symbols:
-        if symbol == _NOT_RECEIVED:
-            append(None)
-        elif symbol == _SMALL:
-            if position >= end:
+    for run in _RUN.finditer(symbols):
+        first, last = run.span()
+        length = last - first
+        symbol = symbols[first]
+        if symbol == _SMALL:
+            stop = position + length
+            if stop > end:
                 raise BadPacket("transport feedback has too few deltas")
-            append(data[position])
-            position += 1
-        elif symbol == _LARGE:
-            if position + 2 > end:
-                raise BadPacket("transport feedback has too few deltas")
-            append(_S16.unpack_from(data, position)[0])
-            position += 2
+            deltas += data[position:stop]
+            position = stop
+        elif symbol == _NOT_RECEIVED:
+            deltas += [None] * length
         else:
-            raise BadPacket("transport feedback has a reserved status")
+            if position + 2 * length > end:
+                raise BadPacket("transport feedback has too few deltas")
+            if length == 1:
+                deltas += _S16.unpack_from(data, position)
+            else:
+                deltas += unpack_from(f"!{length}h", data, position)
+            position += 2 * length
     return TransportFeedback(
         sender_ssrc, media_ssrc, base_sequence, reference_time, time_and_count & 0xFF, tuple(deltas)
     )
