@@ -15,7 +15,7 @@ from typing import Final
 
 from trio_sfu.media.bandwidth.allocation import Allocator, Claim, wanted_bitrate
 from trio_sfu.media.bandwidth.estimator import BandwidthEstimator
-from trio_sfu.wire.transport_feedback import build
+from trio_sfu.wire.transport_feedback import build, parse
 
 LAYERS: Final = (150_000, 500_000, 1_700_000)
 AUDIO: Final = 40_000
@@ -95,7 +95,7 @@ class Scene:
         self._next = {"video": self.now, "audio": self.now + 0.003, "tick": self.now, "feedback": self.now + 0.03}
         self._next_row = self.now + 0.1
         self._next_decision = self.now
-        self.estimator.expect_feedback(self.now)
+        self.estimator.expect_feedback()
 
     @property
     def time(self) -> float:
@@ -160,8 +160,6 @@ class Scene:
             self._answers.append((self.now + self.link.delay, sent))
 
     def _tick(self) -> None:
-        from trio_sfu.wire.transport_feedback import parse
-
         estimator = self.estimator
         while self._answers and self._answers[0][0] <= self.now:
             for data in self._answers.popleft()[1]:

@@ -8,7 +8,6 @@ from collections import deque
 from math import sqrt
 from typing import Final
 
-from trio_sfu.media.bandwidth.sent_history import GroupReport
 from trio_sfu.media.bandwidth.trendline import Usage
 
 __all__ = ["AcknowledgedRate", "AimdController"]
@@ -33,35 +32,32 @@ _MOST_PAUSE: Final = 0.2
 class AcknowledgedRate:
     """The rate at which packets have arrived over the last half second of the receiver's time."""
 
-    __slots__ = ("_groups", "_size", "bitrate")
+    __slots__ = ("_size", "_window", "bitrate")
 
     def __init__(self) -> None:
         self.bitrate: float | None = None
         """None while too little has arrived to say."""
-        self._groups: deque[tuple[float, int]] = deque()  # arrival, bytes
+        self._window: deque[tuple[float, int]] = deque()  # arrival and bytes of each message
         self._size = 0
 
-    def update(self, groups: list[GroupReport], presumed: int = 0) -> None:
-        """Count what one message reports; ``presumed`` bytes have come besides, before these."""
-        window = self._groups
-        for _, _, arrival, _, size, _ in groups:
-            if window and not 0 <= arrival - window[-1][0] < _MAX_SILENCE:
-                if -_LEAST_SPAN < arrival - window[-1][0] < 0:
-                    arrival = window[-1][0]  # overtaken
-                else:
+    def update(self, arrival: float, size: int) -> None:
+        """One message has reported ``size`` bytes, the last of which have arrived at ``arrival``."""
+        window = self._window
+        if window:
+            step = arrival - window[-1][0]
+            if step < 0 or step > _MAX_SILENCE:
+                if step < -_LEAST_SPAN or step > _MAX_SILENCE:
                     window.clear()
                     self._size = 0
-            window.append((arrival, size + presumed))
-            self._size += size + presumed
-            presumed = 0
-        if not window:
-            return
-        newest = window[-1][0]
-        since = newest - _WINDOW_SECONDS
-        while len(window) > 1 and window[0][0] < since:
+                else:
+                    arrival = window[-1][0]
+        window.append((arrival, size))
+        self._size += size
+        since = arrival - _WINDOW_SECONDS
+        while len(window) > 2 and window[0][0] < since:
             self._size -= window.popleft()[1]
         # What came with the first one came in the time before it.
-        span = newest - window[0][0]
+        span = arrival - window[0][0]
         if span >= _LEAST_SPAN:
             self.bitrate = (self._size - window[0][1]) * 8 / span
 

@@ -26,8 +26,9 @@ _FAILED_SECONDS: Final = 10.0  # a drop this soon after a rise is the rise's fau
 class Claim:
     """What one consumer asks for.
 
-    ``options``: bit rates of what it could be sent, ascending, up to the one that it prefers; at least one. ``priority``
-    is 1 … 255: the higher goes first and rises by so many steps a round. Audio always gets its last option.
+    ``options``: bit rates of what it could be sent, ascending, up to the one that it prefers; at least one.
+    ``priority`` is 1 … 255: the higher goes first and rises by so many steps a round. Audio always gets its last
+    option.
     """
 
     id: str

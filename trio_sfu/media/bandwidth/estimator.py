@@ -27,6 +27,7 @@ _DECAY: Final = 0.9  # a second of silence
 _FRESH_SECONDS: Final = 5.0  # how long what was said last rules out the other kind of feedback
 # With a queue this long the estimate does not grow, though the queue may not be growing any more.
 _LONG_QUEUE_SECONDS: Final = 0.1
+_STANDING_QUEUE_SECONDS: Final = 0.2
 _SHORT_QUEUE_SECONDS: Final = 0.06
 _PROBE_QUEUE_SECONDS: Final = 0.05  # a probe that leaves so much behind was more than the link carries
 _ROUND_TRIP_WEIGHT: Final = 0.125
@@ -39,8 +40,9 @@ class BandwidthEstimator:
         "_acknowledged",
         "_aimd",
         "_delay",
-        "_expected_since",
+        "_expected",
         "_feedback_at",
+        "_given_up",
         "_history",
         "_loss",
         "_probes",
@@ -63,7 +65,8 @@ class BandwidthEstimator:
         self._aimd: Final = AimdController(float(start_bitrate))
         self._loss: Final = LossLimit()
         self._probes: Final = ProbeController()
-        self._expected_since: float | None = None
+        self._expected = False
+        self._given_up = False
         self._feedback_at: float | None = None
         self._remb: float | None = None
         self._remb_at: float | None = None
@@ -89,7 +92,7 @@ class BandwidthEstimator:
                 current = min(current, self._remb)
         elif self._remb is not None:
             current = self._remb
-        elif self._expected_since is not None:
+        elif self._expected and not self._given_up:
             return self._start
         else:
             return None
@@ -105,7 +108,7 @@ class BandwidthEstimator:
             return self._delay.usage
         if self._remb is not None:
             return "remb"
-        return "unknown" if self._expected_since is None else "starting"
+        return "starting" if self._expected and not self._given_up else "unknown"
 
     @property
     def queueing_delay(self) -> float:
@@ -130,13 +133,12 @@ class BandwidthEstimator:
 
     # -- what comes in ---
 
-    def expect_feedback(self, now: float) -> None:
+    def expect_feedback(self) -> None:
         """A consumer has negotiated transport-wide feedback: the start bit rate holds until there is some.
 
         Where none comes within 5 s of sending, there is no limit after all.
         """
-        if self._expected_since is None:
-            self._expected_since = now
+        self._expected = True
 
     def set_wanted(self, bitrate: int) -> None:
         """What the consumers could use in all: the sum of their best options."""
@@ -154,7 +156,8 @@ class BandwidthEstimator:
         current = self._current() or self._start
         self._feedback_at = now
         if received:
-            self._acknowledged.update(groups, summary.presumed * received // (received + lost))
+            presumed = summary.presumed * received // (received + lost)
+            self._acknowledged.update(groups[-1][2], summary.size + presumed)
             if summary.round_trip is not None:
                 self.on_round_trip(summary.round_trip)
         usage = self._delay.update(groups)
@@ -171,10 +174,12 @@ class BandwidthEstimator:
     def _judge(self, usage: Usage, current: float, now: float) -> None:
         disturbed = self._probes.disturbs(now)
         acknowledged = self._acknowledged.bitrate
-        if (disturbed and usage == "overuse") or (
-            usage == "normal" and self._delay.queueing_delay > _LONG_QUEUE_SECONDS
-        ):
-            usage = "underuse"  # hold: it is the probe's queue, or one that still drains
+        waiting = self._delay.queueing_delay
+        if usage == "normal" and waiting > _LONG_QUEUE_SECONDS:
+            # It grows too slowly for the detector, or drains: hold, and let nothing stand that is very long.
+            usage = "overuse" if waiting > _STANDING_QUEUE_SECONDS else "underuse"
+        if disturbed and usage == "overuse":
+            usage = "underuse"  # the probe's own queue
         fallen = self._aimd.update(usage, acknowledged, now, busy=self._delay.busy_bitrate)
         if self._loss.update(current, acknowledged, self._delay.queueing_delay, now, probing=disturbed) or fallen:
             self._probes.on_drop(now)
@@ -206,9 +211,9 @@ class BandwidthEstimator:
         self._ticked_at = now
         self._probes.expire(now)
         if self._feedback_at is None:
-            since = self._expected_since
-            if since is not None and now - since > _NEVER_SECONDS and self._history.bytes_sent:
-                self._expected_since = None
+            since = self._history.waiting_since
+            if self._expected and since is not None and now - since > _NEVER_SECONDS:
+                self._given_up = True
             return
         if self._remb is not None and self._remb_at is not None and now - self._remb_at > _FRESH_SECONDS:
             self._remb = None
@@ -217,7 +222,12 @@ class BandwidthEstimator:
 
     def _is_silent(self, now: float) -> bool:
         """Whether packets have been sent, and nothing was heard of them for long."""
-        return self._feedback_at is not None and now - self._feedback_at > _SILENT_SECONDS and len(self._history) > 0
+        since = self._history.waiting_since
+        return (
+            self._feedback_at is not None
+            and since is not None
+            and now - max(since, self._feedback_at) > _SILENT_SECONDS
+        )
 
     def take_probe(self, now: float) -> Probe | None:
         """The padding to send now, to be asked for every 20 ms and sent at once, reported by :meth:`on_sent`.

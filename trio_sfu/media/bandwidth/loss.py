@@ -78,7 +78,14 @@ class LossLimit:
             self.bitrate = bitrate
 
     def _judge(
-        self, fraction: float, allowed: float, current: float, acknowledged: float | None, *, queue: bool, elapsed: float
+        self,
+        fraction: float,
+        allowed: float,
+        current: float,
+        acknowledged: float | None,
+        *,
+        queue: bool,
+        elapsed: float,
     ) -> bool:
         limit = self.bitrate
         if fraction > allowed:

@@ -6,6 +6,7 @@ added to the media up to a target rate, and the rate at which that arrives is th
 ProbeController and ProbeBitrateEstimator do, with bursts in place of packets.
 """
 
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from trio_sfu.media.bandwidth.sent_history import GroupReport
@@ -27,8 +28,10 @@ _BACK_OFF: Final = 1.5
 _AFTER_DROP: Final = 1.5
 _LATEST_SECONDS: Final = 1.5  # what has not been reported by then is not waited for
 _WAKE_SECONDS: Final = 0.3  # the queue that a probe has left drains
-_LEAST_GROUPS: Final = 3
-_LEAST_RECEIVED: Final = 0.6
+_AFTER_LOSS: Final = 1.0  # of the feedback
+_LEAST_PAIRS: Final = 2
+_LEAST_RECEIVED: Final = 0.3
+_LEAST_SENT: Final = 0.5  # of the target, or nobody sends the padding
 _FULL: Final = 0.9  # what arrives slower than this share of the sending rate has found the link's limit
 _TARGET_UTILISATION: Final = 0.95
 _MOST_RATIO: Final = 2.0
@@ -62,7 +65,7 @@ class _Cluster:
         self.groups: list[tuple[int, float, float, int]] = []  # number, sent, arrival, bytes received
 
     def add(self, report: GroupReport) -> None:
-        number, sent, arrival, _, size, _ = report
+        number, sent, arrival, size, _ = report
         if self.groups and self.groups[-1][0] == number:
             _, _, before, had = self.groups[-1]
             self.groups[-1] = (number, sent, max(before, arrival), had + size)
@@ -70,18 +73,22 @@ class _Cluster:
             self.groups.append((number, sent, arrival, size))
 
     def measure(self) -> float | None:
-        groups = self.groups
-        if len(groups) < _LEAST_GROUPS:
+        """What came through, by pairs of groups that are both reported: feedback may have been lost."""
+        sent = received = 0
+        sending = receiving = 0.0
+        pairs = 0
+        for before, after in pairwise(self.groups):
+            if after[0] == before[0] + 1:
+                # A burst leaves at once, and has arrived with its last packet.
+                sent += before[3]
+                received += after[3]
+                sending += after[1] - before[1]
+                receiving += after[2] - before[2]
+                pairs += 1
+        if pairs < _LEAST_PAIRS or received < _LEAST_RECEIVED * self.size or sending <= 0 or receiving <= 0:
             return None
-        received = sum([size for _, _, _, size in groups])
-        sending = groups[-1][1] - groups[0][1]
-        receiving = groups[-1][2] - groups[0][2]
-        if received < _LEAST_RECEIVED * self.size or sending <= 0 or receiving <= 0:
-            return None
-        # A burst leaves at once and has arrived with its last packet: the first one's bytes are not in the receiving
-        # time, the last one's not in the sending time.
-        sent_rate = (received - groups[-1][3]) * 8 / sending
-        received_rate = (received - groups[0][3]) * 8 / receiving
+        sent_rate = sent * 8 / sending
+        received_rate = received * 8 / receiving
         if received_rate > _MOST_RATIO * sent_rate:
             return None
         if received_rate < _FULL * sent_rate:
@@ -128,6 +135,9 @@ class ProbeController:
         cluster.size = bytes_sent - cluster.bytes_before
         if elapsed > _CLUSTER_SECONDS:
             cluster.ended = now
+            if cluster.size * 8 < _LEAST_SENT * cluster.target * elapsed:
+                self._cluster = None
+                self._next = now + _MOST_INTERVAL
             return None
         per_tick = cluster.target * TICK_SECONDS / 8
         due = cluster.target * (elapsed + TICK_SECONDS) / 8 - cluster.size
@@ -146,7 +156,7 @@ class ProbeController:
             return None
         beyond = False
         for report in groups:
-            if report.probe == cluster.id:
+            if report[4] == cluster.id:
                 cluster.add(report)
             elif cluster.groups:
                 beyond = True
@@ -169,6 +179,8 @@ class ProbeController:
         if found is not None and found >= _WORTH_GOING_ON * cluster.target:
             self._interval = _INTERVAL
             self._next = now
+        elif found is None:
+            self._next = now + _AFTER_LOSS
         else:
             self._next = now + self._interval
             self._interval = min(self._interval * _BACK_OFF, _MOST_INTERVAL)

@@ -26,26 +26,24 @@ _MAX_MISSING: Final = 512
 _WRAP: Final = 1 << 32  # ticks: 24 bits of reference time
 
 
-class GroupReport(NamedTuple):
-    """The packets of one group that one message reports; a group may be split between two messages."""
+GroupReport = tuple[int, float, float, int, int]
+"""The packets of one group that one message reports (a group may be split between two): a plain tuple, for there are
+thousands a second.
 
-    group: int
-    """Ascending; the same for two reports on one group."""
-    sent: float
-    """When its last packet was sent."""
-    arrival: float
-    """When its last packet that has come arrived, in seconds on the receiver's clock, whose zero is anywhere."""
-    received: int
-    size: int
-    """Bytes received; an even share of the group's where some were lost."""
-    probe: int
-    """The probe cluster that it belongs to; 0: none."""
+- the group's number, ascending;
+- when its last packet was sent;
+- when its last packet that has come arrived, in seconds on the receiver's clock, whose zero is anywhere;
+- bytes received: an even share of the group's where some were lost;
+- the probe cluster that it belongs to, 0: none.
+"""
 
 
 class FeedbackSummary(NamedTuple):
     """What one feedback message has told. Empty for one that is old, repeated or about nothing that was sent."""
 
     groups: list[GroupReport]
+    size: int
+    """Bytes received."""
     received: int
     lost: int
     recovered: int
@@ -59,7 +57,7 @@ class FeedbackSummary(NamedTuple):
     """From sending the last packet received to this message, which includes the receiver's wait before it."""
 
 
-_EMPTY: Final = FeedbackSummary([], 0, 0, 0, 0, 0, -1, None)
+_EMPTY: Final = FeedbackSummary([], 0, 0, 0, 0, 0, 0, -1, None)
 
 
 class _Group:
@@ -80,7 +78,17 @@ class _Group:
 class SentHistory:
     """Bounded to 10 s, 4000 groups and 28,672 packets: the oldest are forgotten, feedback on them is ignored."""
 
-    __slots__ = ("_frontier", "_groups", "_missing", "_newest", "_next", "_next_group", "_reference", "bytes_sent", "probe")
+    __slots__ = (
+        "_frontier",
+        "_groups",
+        "_missing",
+        "_newest",
+        "_next",
+        "_next_group",
+        "_reference",
+        "bytes_sent",
+        "probe",
+    )
 
     def __init__(self) -> None:
         self._groups: deque[_Group] = deque()
@@ -96,7 +104,13 @@ class SentHistory:
         """The probe cluster that everything sent from now on belongs to; 0: none."""
 
     def __len__(self) -> int:
+        """How many groups wait for feedback."""
         return len(self._groups)
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the oldest group that has not been accounted for was sent."""
+        return self._groups[0].began if self._groups else None
 
     def on_sent(self, first: int, size: int, count: int, now: float) -> None:
         """``count`` packets of ``size`` bytes in all have left, numbered from ``first`` (16 bits) on."""
@@ -156,52 +170,61 @@ class SentHistory:
         self, base: int, deltas: tuple[int | None, ...], ticks: int, in_order: bool, recovered: int, now: float
     ) -> FeedbackSummary:
         groups = self._groups
-        presumed = received = lost = 0
+        presumed = received = lost = total = 0
         reports: list[GroupReport] = []
-        latest = -1.0
+        latest = 0.0
+        frontier = self._frontier
         at = base
         stop = base + len(deltas)
         while at < stop and groups:
             group = groups[0]
-            end = group.end
             first = group.first
-            if end <= at:  # what a lost message would have told
-                if now - group.sent < _MAX_UNKNOWN_SECONDS:
-                    presumed += self._share(group, end)
-                self._frontier = end
-                self._forget(group)
-                continue
-            if first > at:  # numbers that were left out
-                ticks += sum(filter(None, deltas[at - base : first - base]))
-                self._frontier = at = min(first, stop)
-                continue
-            if at > self._frontier and now - group.sent < _MAX_UNKNOWN_SECONDS:
-                presumed += self._share(group, at)
-            until = end if end < stop else stop
+            end = group.end
+            if end <= at or first > at or frontier != at:
+                # Numbers that nothing was reported on, or that were never sent.
+                if at > frontier and now - group.sent < _MAX_UNKNOWN_SECONDS:
+                    presumed += _share(group, frontier, at)
+                if end <= at:
+                    frontier = end
+                    self._forget(group)
+                    continue
+                if first > at:
+                    until = first if first < stop else stop
+                    ticks += sum(filter(None, deltas[at - base : until - base]))
+                    frontier = at = until
+                    continue
+            if end <= stop:
+                until = end
+                groups.popleft()
+                if group is self._newest:
+                    self._newest = None
+            else:
+                until = stop
+            count = until - at
             some = deltas[at - base : until - base]
-            missing = some.count(None)
-            here = until - at - missing
-            if missing:
-                lost += missing
+            if count == 1:
+                delta = some[0]
+                here = 0 if delta is None else 1
+                ticks += delta or 0
+                last = ticks
+            else:
+                here = count - some.count(None)
+                before = ticks
+                ticks += sum(filter(None, some))
+                last = ticks if in_order else before + max(accumulate([each or 0 for each in some]))
+            if here != count:
+                lost += count - here
                 self._note_missing(at, some)
             if here:
                 received += here
-                before = ticks
-                ticks += sum(filter(None, some))
-                last = ticks if in_order else before + max(accumulate(0 if each is None else each for each in some))
-                size = group.size if here == end - first else group.size * here // (end - first)
-                reports.append(GroupReport(group.number, group.sent, last / TICKS_PER_SECOND, here, size, group.probe))
                 latest = group.sent
-            self._frontier = at = until
-            if until == end:
-                self._forget(group)
+                size = group.size if here == end - first else group.size * here // (end - first)
+                total += size
+                reports.append((group.number, latest, last / TICKS_PER_SECOND, size, group.probe))
+            frontier = at = until
+        self._frontier = max(self._frontier, at)
         round_trip = max(0.0, now - latest) if received else None
-        return FeedbackSummary(reports, received, lost, recovered, presumed, base, at - 1, round_trip)
-
-    def _share(self, group: _Group, end: int) -> int:
-        """The bytes of ``group`` from the frontier to ``end``."""
-        first = max(group.first, self._frontier)
-        return group.size * max(0, end - first) // (group.end - group.first)
+        return FeedbackSummary(reports, total, received, lost, recovered, presumed, base, at - 1, round_trip)
 
     def _forget(self, group: _Group) -> None:
         self._groups.popleft()
@@ -230,3 +253,9 @@ class SentHistory:
         for number in found:
             del missing[number]
         return len(found)
+
+
+def _share(group: _Group, start: int, stop: int) -> int:
+    """The bytes of those packets of ``group`` that are numbered ``start`` … ``stop - 1``."""
+    first = max(group.first, start)
+    return group.size * max(0, min(group.end, stop) - first) // (group.end - group.first)

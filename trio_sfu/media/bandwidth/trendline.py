@@ -30,8 +30,9 @@ _MAX_ADAPT_MS: Final = 15.0
 _MAX_JUMP_SECONDS: Final = 3.0
 _MAX_REORDERED: Final = 3
 _DELAY_SECONDS: Final = 5.0  # the least delay is that of this long ago at most twice
-# A group that took so much longer than the fastest one has waited in a queue: the link was busy all the time.
+# A group that took so much longer than is usual on this path has waited in a queue: the link was busy all the time.
 _BUSY_SECONDS: Final = 0.01
+_USUAL_SECONDS: Final = 3.0  # time constant of what is usual: jitter is, a queue that grows is not
 _BUSY_LEAST_SECONDS: Final = 0.06
 _BUSY_LEAST_BYTES: Final = 3000
 
@@ -62,6 +63,7 @@ class DelayDetector:
         "_threshold",
         "_threshold_at",
         "_trend",
+        "_usual",
         "queueing_delay",
         "usage",
     )
@@ -75,6 +77,7 @@ class DelayDetector:
         self._least_since = 0.0
         self._threshold = _THRESHOLD_MS
         self._threshold_at: float | None = None
+        self._usual = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -100,7 +103,7 @@ class DelayDetector:
         """Take in what one feedback message reports, in order of sending; the verdict is about the last of it."""
         spread = 0.0
         complete = 0
-        for number, sent, arrival, _, size, _ in groups:
+        for number, sent, arrival, size, _ in groups:
             if number == self._group:
                 self._size += size
                 if arrival > self._arrival:
@@ -165,12 +168,15 @@ class DelayDetector:
             self._least = least = delay
         if self._least_before is not None and self._least_before < least:
             least = self._least_before
-        self.queueing_delay = delay - least
-        if delay - least < _BUSY_SECONDS:
+        self.queueing_delay = waited = delay - least
+        excess = waited - self._usual
+        elapsed = sent - self._previous[0] if self._previous is not None else 0.0
+        self._usual += excess * min(max(elapsed / _USUAL_SECONDS, 1 / (self._count + 1)), 1.0)
+        if excess < _BUSY_SECONDS:
             self._busy_since = None
             return
         if self._busy_since is None:
-            self._busy_since = sent + least  # when the first bit of it would have come through an empty link
+            self._busy_since = arrival - excess  # when the first bit of it would have come through an empty link
             self._busy_bytes = 0
         self._busy_until = arrival
         self._busy_bytes += self._size
@@ -190,7 +196,8 @@ class DelayDetector:
     def _detect(self, spread: float, complete: int) -> None:
         trend = self._slope()
         modified = trend * self._count * _GAIN
-        if modified > self._threshold:
+        # The smoothed delay still rises when a burst's queue is gone already.
+        if modified > self._threshold and self._busy_since is not None:
             # The first time counts half: nothing is known of when it began.
             self._over_ms += spread if self._over_count else spread / 2
             self._over_count += complete
