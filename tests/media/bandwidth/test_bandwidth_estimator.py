@@ -31,8 +31,7 @@ def test_the_start_holds_until_there_is_feedback() -> None:
     estimator.expect_feedback()
     estimator.tick(1000.0)
     send(estimator, 1000.0, 0.2)
-    assert estimator.bitrate == 300_000
-    assert estimator.state == "starting"
+    assert (estimator.bitrate, estimator.state) == (300_000, "starting")
     answer(estimator, 0, 10, 1000.0)
     assert estimator.bitrate is not None
     assert estimator.state == "normal"
