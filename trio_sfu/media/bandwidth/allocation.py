@@ -104,12 +104,9 @@ class Allocator:
 
     def decide(self, budget: int | None, claims: Sequence[Claim], now: float) -> list[Decision]:
         """What each of ``claims`` gets from now on, in their order. Ids not among them are forgotten."""
-        chosen = self._chosen
-        if len(chosen) == len(claims) and (budget is None or budget >= _HEADROOM * wanted_bitrate(claims)):
-            # As nearly always: everybody has everything.
-            if all([chosen.get(claim.id) == len(claim.options) - 1 for claim in claims]):
-                self._steady_since.clear()
-                return [Decision(claim.id, len(claim.options) - 1) for claim in claims]
+        if self._is_satisfied(budget, claims):
+            self._steady_since.clear()
+            return [Decision(claim.id, len(claim.options) - 1) for claim in claims]
         ids = {claim.id for claim in claims}
         self._chosen = {key: index for key, index in self._chosen.items() if key in ids}
         self._steady_since = {key: since for key, since in self._steady_since.items() if key in ids}
@@ -121,6 +118,13 @@ class Allocator:
             self._divide(budget, claims, now)
         chosen = self._chosen
         return [Decision(claim.id, None if chosen[claim.id] == _PAUSED else chosen[claim.id]) for claim in claims]
+
+    def _is_satisfied(self, budget: int | None, claims: Sequence[Claim]) -> bool:
+        """Whether everybody has everything and may keep it, as nearly always."""
+        chosen = self._chosen
+        if len(chosen) != len(claims) or (budget is not None and budget < wanted_bitrate(claims)):
+            return False
+        return all(chosen.get(claim.id) == len(claim.options) - 1 for claim in claims)
 
     def _divide(self, budget: int, claims: Sequence[Claim], now: float) -> None:
         chosen = self._chosen
