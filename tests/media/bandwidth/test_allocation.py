@@ -203,6 +203,15 @@ def test_a_newcomer_is_given_room_by_those_who_have_more() -> None:
     assert viewer.after(3, 2_000_000) == [1, 1]
 
 
+def test_room_given_to_a_newcomer_is_no_failure() -> None:
+    viewer = Viewer(video())
+    viewer.after(5, 2_000_000)
+    viewer.claims.append(video("w", (600_000,), 9))
+    assert viewer.after(0.1, 2_000_000) == [1, 0]
+    viewer.claims.pop()
+    assert viewer.time_to([2], 2_000_000) < 1.3
+
+
 def test_a_change_of_priority_moves_the_room() -> None:
     viewer = Viewer(video("v", priority=2), video("w"))
     assert viewer.after(3, 2_200_000) == [2, 0]

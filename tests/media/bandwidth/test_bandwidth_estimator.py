@@ -62,6 +62,34 @@ def test_nothing_is_probed_for_before_feedback_shows_that_packets_arrive() -> No
     assert probe.bitrate > 600_000
 
 
+def test_a_transport_that_was_idle_is_not_silent() -> None:
+    estimator = BandwidthEstimator(300_000)
+    estimator.expect_feedback()
+    send(estimator, 10.0, 0.2)
+    answer(estimator, 0, 10, 10.0)
+    before = estimator.bitrate
+    estimator.tick(40.0)
+    send(estimator, 50.0, 2.9, number=10)
+    assert (estimator.bitrate, str(estimator.state)) == (before, "normal")
+    send(estimator, 52.9, 2, number=155)
+    assert estimator.state == "silent"
+    assert before is not None
+    assert (estimator.bitrate or 0) < before
+
+
+def test_lost_feedback_does_not_make_it_look_as_if_less_arrived() -> None:
+    estimator = BandwidthEstimator(300_000)
+    estimator.expect_feedback()
+    for step in range(100):
+        now = 10 + step / 20
+        send(estimator, now, 0.04, number=2 * step)
+        if step % 3:
+            answer(estimator, 2 * step, 2, now)
+    acknowledged = estimator.acknowledged_bitrate
+    assert acknowledged is not None
+    assert abs(acknowledged - 2000 * 8 * 20) < 60_000
+
+
 def test_remb_is_the_estimate_where_nothing_else_comes() -> None:
     estimator = BandwidthEstimator()
     estimator.on_remb(700_000, 5.0)

@@ -106,8 +106,12 @@ def test_a_cluster_that_is_not_reported_on_is_given_up() -> None:
     sender.cluster(1e9)
     assert sender.probes.disturbs(sender.now)
     assert sender.probes.expire(sender.now + 1) is None
-    assert sender.probes.expire(sender.now + 2) == ProbeResult(1_800_000, None)
+    given_up = sender.now + 2
+    assert sender.probes.expire(given_up) == ProbeResult(1_800_000, None)
     assert not sender.probes.disturbs(sender.now + 3)
+    # It has found nothing out, so the next one comes soon.
+    assert sender.probes.take(600_000, given_up + 0.9, 0, calm=True) is None
+    assert sender.probes.take(600_000, given_up + 1.1, 0, calm=True) is not None
 
 
 def test_a_cluster_that_nobody_sends_disturbs_nothing() -> None:

@@ -55,6 +55,23 @@ def test_overuse_falls_below_what_arrives_and_growth_near_it_is_slow() -> None:
     assert 850_000 < controller.bitrate < 850_000 * 1.08**5 - 50_000
 
 
+def test_growth_is_fast_again_where_far_more_arrives_than_the_link_carried_before() -> None:
+    controller = AimdController(2_000_000)
+    controller.update("overuse", 1_000_000, 1.0)
+    controller.set_bitrate(3_000_000, 2.0)
+    run(controller, 4_000_000, 2.05, 2.0)  # the first verdict after overuse holds
+    assert controller.bitrate == pytest.approx(3_000_000 * 1.08**2, rel=0.02)
+
+
+def test_growth_waits_for_a_second_normal_verdict() -> None:
+    controller = AimdController(1_000_000)
+    controller.update("underuse", 1_000_000, 1.0)
+    controller.update("normal", 1_000_000, 1.1)
+    assert controller.bitrate == 1_000_000
+    controller.update("normal", 1_000_000, 1.2)
+    assert controller.bitrate > 1_000_000
+
+
 def test_what_the_busy_link_carried_counts_more() -> None:
     controller = AimdController(2_000_000)
     controller.update("overuse", 200_000, 1.0, busy=1_500_000)
@@ -125,6 +142,25 @@ def test_the_limit_grows_while_nothing_is_lost_and_is_lifted_in_the_end() -> Non
     limit.on_packets(100, 0)
     limit.update(400_000, 400_000, 0.0, 30)
     assert limit.bitrate is None
+
+
+def test_moderate_loss_does_not_fall_past_what_arrives() -> None:
+    limit = LossLimit()
+    lossy(limit, 0.17, acknowledged=800_000, queue=0.3)
+    assert limit.bitrate == pytest.approx(0.95 * 800_000)
+
+
+def test_some_loss_that_goes_on_holds_the_limit_only_while_there_is_a_queue() -> None:
+    for queue, grows in ((0.3, False), (0.0, True)):
+        limit = LossLimit()
+        lossy(limit, 0.5, acknowledged=400_000, queue=0.3)
+        before = limit.bitrate
+        assert before is not None
+        for index in range(100):
+            limit.on_packets(95, 5)
+            limit.update(before, 400_000, queue, 200 + index / 20)
+        assert limit.bitrate is not None
+        assert (limit.bitrate > before * 1.1) == grows
 
 
 def test_a_probes_losses_are_its_own() -> None:

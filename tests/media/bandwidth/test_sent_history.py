@@ -54,6 +54,19 @@ def test_a_group_may_be_split_between_two_messages() -> None:
     assert len(second) == 3
 
 
+def test_a_group_that_goes_on_after_it_was_reported() -> None:
+    """On loopback feedback comes back within the 5 ms of a group."""
+    history = SentHistory()
+    history.on_sent(0, 1000, 2, 5.0)
+    assert history.on_feedback(feedback(0, 1, 1), 5.001).received == 2
+    history.on_sent(2, 1000, 2, 5.002)
+    history.on_sent(4, 1000, 2, 5.003)
+    assert history.on_feedback(feedback(2, 1, 1), 5.004).received == 2
+    history.on_sent(6, 1000, 2, 5.005)
+    summary = history.on_feedback(feedback(4, 1, 1, 1, 1), 5.006)
+    assert (summary.received, summary.size) == (4, 2000)
+
+
 def test_losses_take_their_share_of_the_bytes() -> None:
     summary = three_groups().on_feedback(feedback(100, *[4, None] * 15), 5.2)
     assert (summary.received, summary.lost, summary.size) == (15, 15, 30_000)
@@ -78,6 +91,13 @@ def test_a_late_arrival_takes_a_loss_back_once() -> None:
     summary = history.on_feedback(again, 5.2)
     assert (summary.recovered, summary.received, summary.lost) == (1, 10, 0)
     assert history.on_feedback(again, 5.2).recovered == 0
+
+
+def test_arrivals_after_those_reported_before_are_right() -> None:
+    history = three_groups()
+    history.on_feedback(feedback(100, *[4] * 20), 5.1)
+    summary = history.on_feedback(feedback(100, *[4] * 30), 5.2)
+    assert [group[2] for group in summary.groups] == pytest.approx([6.43])
 
 
 def test_what_lost_feedback_would_have_told_is_presumed() -> None:

@@ -81,8 +81,6 @@ class AimdController:
     def set_bitrate(self, bitrate: float, now: float) -> None:
         """A probe has measured ``bitrate``."""
         self.bitrate = min(max(bitrate, LEAST_BITRATE), MOST_BITRATE)
-        if self._capacity is not None and bitrate / 1000 > self._upper(self._capacity):
-            self._capacity = None
         self._updated_at = now
 
     def update(self, usage: Usage, acknowledged: float | None, now: float, *, busy: float | None = None) -> bool:

@@ -172,16 +172,16 @@ class BandwidthEstimator:
         self._judge(usage, current, now)
 
     def _judge(self, usage: Usage, current: float, now: float) -> None:
-        disturbed = self._probes.disturbs(now)
         acknowledged = self._acknowledged.bitrate
         waiting = self._delay.queueing_delay
         if usage == "normal" and waiting > _LONG_QUEUE_SECONDS:
             # It grows too slowly for the detector, or drains: hold, and let nothing stand that is very long.
             usage = "overuse" if waiting > _STANDING_QUEUE_SECONDS else "underuse"
-        if disturbed and usage == "overuse":
-            usage = "underuse"  # the probe's own queue
         fallen = self._aimd.update(usage, acknowledged, now, busy=self._delay.busy_bitrate)
-        if self._loss.update(current, acknowledged, self._delay.queueing_delay, now, probing=disturbed) or fallen:
+        # A probe that was too much may lose packets, which says nothing of the media beside it. The queue that it
+        # leaves is a queue all the same; the busy link's rate is then what holds the estimate.
+        probing = self._probes.disturbs(now)
+        if self._loss.update(current, acknowledged, waiting, now, probing=probing) or fallen:
             self._probes.on_drop(now)
 
     def on_remb(self, bitrate: int, now: float) -> None:

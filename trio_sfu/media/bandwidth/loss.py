@@ -2,7 +2,8 @@
 
 Owned by :class:`~trio_sfu.media.bandwidth.estimator.BandwidthEstimator`. draft-ietf-rmcat-gcc-02, section 6: below
 2 % loss the limit grows, above 10 % it falls. Radio loses packets without any queue being full, and sending less
-would not help; so without a queue on the way only 20 % and more are taken for congestion.
+would not help; so without a queue on the way only 20 % and more are taken for congestion. And it takes two stretches
+of 0.3 s after each other.
 """
 
 from math import sqrt
@@ -25,7 +26,7 @@ _LEAST_BITRATE: Final = 30_000.0
 class LossLimit:
     """``bitrate`` is None where loss sets no limit."""
 
-    __slots__ = ("_lost", "_packets", "_since", "bitrate", "fraction")
+    __slots__ = ("_lost", "_packets", "_since", "_suspected", "bitrate", "fraction")
 
     def __init__(self) -> None:
         self.bitrate: float | None = None
@@ -34,6 +35,7 @@ class LossLimit:
         self._lost = 0
         self._packets = 0
         self._since: float | None = None
+        self._suspected = False
 
     def on_packets(self, received: int, lost: int, recovered: int = 0) -> None:
         """Count what one feedback message tells."""
@@ -65,6 +67,10 @@ class LossLimit:
         queue = queueing_delay > _QUEUE_SECONDS
         allowed = _FALL_ABOVE if queue else _FALL_ABOVE_WITHOUT_QUEUE
         allowed += 2 * sqrt(allowed * (1 - allowed) / packets)
+        if self.fraction > allowed and not self._suspected:
+            self._suspected = True  # one burst, a keyframe's maybe, that a short queue did not take
+            return False
+        self._suspected = self.fraction > allowed
         return self._judge(self.fraction, allowed, current, acknowledged, queue=queue, elapsed=min(elapsed, 1.0))
 
     def on_report(self, fraction: float, current: float, elapsed: float) -> bool:

@@ -27,14 +27,14 @@ _MOST_INTERVAL: Final = 5.0
 _BACK_OFF: Final = 1.5
 _AFTER_DROP: Final = 1.5
 _LATEST_SECONDS: Final = 1.5  # what has not been reported by then is not waited for
-_WAKE_SECONDS: Final = 0.3  # the queue that a probe has left drains
+_WAKE_SECONDS: Final = 0.3  # until what was lost at the end of a probe has been reported
 _AFTER_LOSS: Final = 1.0  # of the feedback
 _LEAST_PAIRS: Final = 2
 _LEAST_RECEIVED: Final = 0.3
 _LEAST_SENT: Final = 0.5  # of the target, or nobody sends the padding
-_FULL: Final = 0.9  # what arrives slower than this share of the sending rate has found the link's limit
+_FULL: Final = 0.9  # what was sent in less than this share of the time in which it arrived has filled the link
 _TARGET_UTILISATION: Final = 0.95
-_MOST_RATIO: Final = 2.0
+_MOST_SQUEEZED: Final = 2.0  # arrivals closer together than this were held up on the way, or are made up
 
 
 class Probe(NamedTuple):
@@ -73,27 +73,27 @@ class _Cluster:
             self.groups.append((number, sent, arrival, size))
 
     def measure(self) -> float | None:
-        """What came through, by pairs of groups that are both reported: feedback may have been lost."""
-        sent = received = 0
+        """What came through, by pairs of groups that are both reported: feedback may have been lost.
+
+        A burst leaves at once, and has arrived with its last packet. Where the groups arrive no further apart than
+        they were sent, all that was sent came through; else the link was busy all the time with what came.
+        """
+        received = pairs = 0
         sending = receiving = 0.0
-        pairs = 0
         for before, after in pairwise(self.groups):
             if after[0] == before[0] + 1:
-                # A burst leaves at once, and has arrived with its last packet.
-                sent += before[3]
                 received += after[3]
                 sending += after[1] - before[1]
                 receiving += after[2] - before[2]
                 pairs += 1
-        if pairs < _LEAST_PAIRS or received < _LEAST_RECEIVED * self.size or sending <= 0 or receiving <= 0:
+        ended = self.ended
+        if ended is None or pairs < _LEAST_PAIRS or received < _LEAST_RECEIVED * self.size or sending <= 0:
             return None
-        sent_rate = sent * 8 / sending
-        received_rate = received * 8 / receiving
-        if received_rate > _MOST_RATIO * sent_rate:
+        if receiving < sending / _MOST_SQUEEZED:
             return None
-        if received_rate < _FULL * sent_rate:
-            return _TARGET_UTILISATION * received_rate
-        return min(sent_rate, received_rate)
+        if receiving * _FULL > sending:
+            return min(_TARGET_UTILISATION * received * 8 / receiving, self.target)
+        return min(self.size * 8 / (ended - self.began), self.target)
 
 
 class ProbeController:
@@ -113,7 +113,7 @@ class ProbeController:
         self._quiet_until = 0.0
 
     def disturbs(self, now: float) -> bool:
-        """Whether delay and loss seen now may be a probe's doing."""
+        """Whether loss seen now may be a probe's doing."""
         return self._cluster is not None or now < self._quiet_until
 
     def take(self, bitrate: float, now: float, bytes_sent: int, *, calm: bool) -> Probe | None:

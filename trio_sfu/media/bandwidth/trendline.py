@@ -196,8 +196,9 @@ class DelayDetector:
     def _detect(self, spread: float, complete: int) -> None:
         trend = self._slope()
         modified = trend * self._count * _GAIN
-        # The smoothed delay still rises when a burst's queue is gone already.
-        if modified > self._threshold and self._busy_since is not None:
+        # The smoothed delay still rises when a burst's queue is gone already; and one frame is no queue.
+        since = self._busy_since
+        if modified > self._threshold and since is not None and self._busy_until - since >= _BUSY_LEAST_SECONDS:
             # The first time counts half: nothing is known of when it began.
             self._over_ms += spread if self._over_count else spread / 2
             self._over_count += complete
