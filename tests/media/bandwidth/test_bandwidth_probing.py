@@ -130,6 +130,17 @@ def test_lost_feedback_in_the_middle_does_not_spoil_the_measurement() -> None:
     assert result.bitrate == pytest.approx(950_000, rel=0.02)
 
 
+@pytest.mark.parametrize(("share", "found"), [(0.05, 1_800_000), (0.14, 1_800_000), (0.4, 1_080_000)])
+def test_what_a_short_queue_drops_has_not_come_through(share: float, found: float) -> None:
+    sender = Sender(5_000_000, 600_000)
+    _, groups = sender.cluster(1e9)
+    arrived = [(number, sent, at, round(size * (1 - share)), probe) for number, sent, at, size, probe in groups]
+    sender.probes.on_groups([], sender.now, lost=round(sender.sent * share))
+    result = sender.result(arrived)
+    assert result is not None
+    assert result.bitrate == pytest.approx(found, rel=0.01)
+
+
 @pytest.mark.parametrize("arrivals", [[900.0] * 5, [900.0, 899.9, 899.8, 899.7, 899.6], [900, 900, 900, 900, 900.001]])
 def test_arrivals_that_cannot_be_are_not_believed(arrivals: list[float]) -> None:
     sender = Sender(5_000_000, 600_000)

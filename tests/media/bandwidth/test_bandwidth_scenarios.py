@@ -43,12 +43,37 @@ def test_a_limited_link_gets_the_layer_that_fits_and_stays_there(rate: int, laye
     scene = Scene(Link(rate=rate, queue=queue))
     scene.run(40)
     later = scene.between(10, 40)
-    assert sum(row.layer == layer for row in later) > 0.85 * len(later)
-    assert scene.changes <= 6
+    assert all(row.layer == layer for row in later)
+    assert scene.changes <= 4
     waits = sorted(row.wait for row in later)
     assert waits[len(waits) * 3 // 4] < 0.2
     # Probing for more costs little.
     assert sum(row.padding for row in later) < 0.12 * sum(row.sent for row in later)
+
+
+@pytest.mark.parametrize(
+    ("rate", "layer"), [(400_000, 0), (700_000, 1), (1_000_000, 1), (3_000_000, 2), (4_000_000, 2)]
+)
+@pytest.mark.parametrize("queue", [0.02, 0.03])
+def test_a_queue_so_short_that_bursts_are_dropped(rate: int, layer: int, queue: float) -> None:
+    scene = Scene(Link(rate=rate, queue=queue))
+    scene.run(40)
+    assert all(row.layer == layer for row in scene.between(10, 40))
+
+
+@pytest.mark.parametrize("feedback_seconds", [0.1, 0.25])
+@pytest.mark.parametrize("delay", [0.005, 0.1])
+def test_rare_feedback_and_long_ways(feedback_seconds: float, delay: float) -> None:
+    scene = Scene(Link(rate=3_000_000, delay=delay), feedback_seconds=feedback_seconds)
+    scene.run(15)
+    assert scene.layer == TOP
+    scene.link.rate = 400_000
+    scene.run(27)
+    assert all(row.layer == 0 for row in scene.between(17, 27))
+    assert max(row.wait for row in scene.between(19, 27)) < 0.25
+    scene.link.rate = 3_000_000
+    scene.run(40)
+    assert scene.first_time(TOP, after=27) - 27 < 12
 
 
 @pytest.mark.parametrize("rate", [1_600_000, 1_740_000, 1_900_000])
@@ -95,7 +120,7 @@ def test_cross_traffic_takes_its_share_and_gives_it_back() -> None:
     scene.link.crossed_at = scene.now
     scene.run(40)
     busy = scene.between(13, 40)
-    assert sum(row.layer == 1 for row in busy) > 0.85 * len(busy)
+    assert sum(row.layer == 1 for row in busy) > 0.8 * len(busy)
     assert max(row.wait for row in busy) < 0.3
     scene.link.cross = 0.0
     scene.run(75)
@@ -117,12 +142,6 @@ def test_numbers_wrap() -> None:
         runs.append(scene.rows)
     assert runs[0] == runs[1]
     assert len(runs[0]) > 100
-
-
-def test_feedback_every_tenth_of_a_second_is_enough() -> None:
-    scene = Scene(Link(rate=2_500_000), feedback_seconds=0.1)
-    scene.run(30)
-    assert all(row.layer == TOP for row in scene.between(10, 30))
 
 
 def test_two_transports_know_nothing_of_each_other() -> None:

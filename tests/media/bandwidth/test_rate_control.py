@@ -117,25 +117,39 @@ def test_loss_counts_more_where_there_is_a_queue(fraction: float, queue: float, 
     assert (limit.bitrate is not None) == falls
 
 
-def test_heavy_loss_falls_to_what_arrives_at_once() -> None:
-    limit = LossLimit()
-    limit.update(2e6, 400_000, 0.3, 10.0)
-    limit.on_packets(50, 150)
-    assert limit.update(2e6, 400_000, 0.3, 10.4)
-    assert limit.bitrate == 0.95 * 400_000
-    assert limit.fraction == 0.75
-
-
-def test_the_limit_grows_while_nothing_is_lost_and_is_lifted_in_the_end() -> None:
+def fallen() -> LossLimit:
+    """Three quarters lost, twice: the limit is down."""
     limit = LossLimit()
     limit.update(2e6, 400_000, 0.3, 10.0)
     limit.on_packets(50, 150)
     limit.update(2e6, 400_000, 0.3, 10.4)
+    limit.on_packets(50, 150)
+    assert limit.update(2e6, 400_000, 0.3, 10.8)
+    return limit
+
+
+def test_heavy_loss_falls_to_what_arrives() -> None:
+    limit = fallen()
+    assert limit.bitrate == 0.95 * 400_000
+    assert limit.fraction == 0.75
+
+
+def test_one_bursts_losses_are_no_evidence() -> None:
+    limit = LossLimit()
+    limit.update(2e6, 400_000, 0.3, 10.0)
+    for index in range(20):
+        limit.on_packets(*((50, 150) if index % 2 else (200, 0)))
+        assert not limit.update(2e6, 400_000, 0.3, 10.4 + index * 0.4)
+    assert limit.bitrate is None
+
+
+def test_the_limit_grows_while_nothing_is_lost_and_is_lifted_in_the_end() -> None:
+    limit = fallen()
     before = limit.bitrate
     assert before is not None
     for index in range(10):
         limit.on_packets(100, 0)
-        limit.update(before, 400_000, 0.0, 10.8 + index / 2)
+        limit.update(before, 400_000, 0.0, 11.3 + index / 2)
     assert limit.bitrate == pytest.approx(before * 1.08**5, rel=0.02)
     limit.lift(2_000_000)
     assert limit.bitrate == 2_000_000

@@ -181,6 +181,15 @@ def test_probe_clusters_are_groups_of_their_own() -> None:
     assert [probe for *_, probe in history.on_feedback(feedback(0, 1, 1, 1), 6).groups] == [0, 7, 0]
 
 
+def test_what_a_probe_loses_is_counted() -> None:
+    history = SentHistory()
+    history.on_sent(0, 1000, 4, 5.0)
+    history.probe = 7
+    history.on_sent(4, 2000, 4, 5.02)
+    history.on_sent(8, 500, 1, 5.04)
+    assert history.on_feedback(feedback(0, None, 1, 1, 1, 1, None, 1, 1, None), 6).probe_lost == 1000
+
+
 delta = st.one_of(st.none(), st.integers(0, 255), st.integers(-0x8000, 0x7FFF))
 messages = st.builds(
     TransportFeedback,

@@ -162,7 +162,7 @@ class BandwidthEstimator:
                 self.on_round_trip(summary.round_trip)
         usage = self._delay.update(groups)
         self._loss.on_packets(received, lost)
-        result = self._probes.on_groups(groups, now)
+        result = self._probes.on_groups(groups, now, lost=summary.probe_lost)
         if result is not None and result.bitrate is not None:
             if result.bitrate > current:
                 self._aimd.set_bitrate(result.bitrate, now)

@@ -32,6 +32,7 @@ _AFTER_LOSS: Final = 1.0  # of the feedback
 _LEAST_PAIRS: Final = 2
 _LEAST_RECEIVED: Final = 0.3
 _LEAST_SENT: Final = 0.5  # of the target, or nobody sends the padding
+_LOST_BY_CHANCE: Final = 0.85
 _FULL: Final = 0.9  # what was sent in less than this share of the time in which it arrived has filled the link
 _TARGET_UTILISATION: Final = 0.95
 _MOST_SQUEEZED: Final = 2.0  # arrivals closer together than this were held up on the way, or are made up
@@ -53,7 +54,7 @@ class ProbeResult(NamedTuple):
 
 
 class _Cluster:
-    __slots__ = ("began", "bytes_before", "ended", "groups", "id", "size", "target")
+    __slots__ = ("began", "bytes_before", "ended", "groups", "id", "lost", "size", "target")
 
     def __init__(self, identifier: int, target: float, now: float, bytes_before: int) -> None:
         self.id = identifier
@@ -61,6 +62,7 @@ class _Cluster:
         self.began = now
         self.bytes_before = bytes_before
         self.size = 0
+        self.lost = 0
         self.ended: float | None = None
         self.groups: list[tuple[int, float, float, int]] = []  # number, sent, arrival, bytes received
 
@@ -93,7 +95,11 @@ class _Cluster:
             return None
         if receiving * _FULL > sending:
             return min(_TARGET_UTILISATION * received * 8 / receiving, self.target)
-        return min(self.size * 8 / (ended - self.began), self.target)
+        # A queue too short for the probe drops what others would delay.
+        arrived = sum([each[3] for each in self.groups])
+        share = arrived / (arrived + self.lost)
+        rate = self.size * 8 / (ended - self.began)
+        return min(rate if share > _LOST_BY_CHANCE else rate * share, self.target)
 
 
 class ProbeController:
@@ -149,11 +155,12 @@ class ProbeController:
         target = min(self._next_factor * bitrate, _MOST_OF_WANTED * self.wanted)
         return target if target >= _LEAST_GAIN * bitrate else None
 
-    def on_groups(self, groups: list[GroupReport], now: float) -> ProbeResult | None:
-        """Take in what feedback reports; the result of a cluster once it is complete."""
+    def on_groups(self, groups: list[GroupReport], now: float, *, lost: int = 0) -> ProbeResult | None:
+        """Take in what feedback reports, ``lost`` bytes of the cluster too; its result once it is complete."""
         cluster = self._cluster
         if cluster is None:
             return None
+        cluster.lost += lost
         beyond = False
         for report in groups:
             if report[4] == cluster.id:

@@ -48,6 +48,8 @@ class FeedbackSummary(NamedTuple):
     lost: int
     recovered: int
     """Packets reported lost before, that have come after all."""
+    probe_lost: int
+    """Bytes lost that belonged to a probe cluster."""
     presumed: int
     """Bytes that no message reported on (feedback was lost), of which the reported share has likely come."""
     first: int
@@ -57,7 +59,7 @@ class FeedbackSummary(NamedTuple):
     """From sending the last packet received to this message, which includes the receiver's wait before it."""
 
 
-_EMPTY: Final = FeedbackSummary([], 0, 0, 0, 0, 0, 0, -1, None)
+_EMPTY: Final = FeedbackSummary([], 0, 0, 0, 0, 0, 0, 0, -1, None)
 
 
 class _Group:
@@ -170,7 +172,7 @@ class SentHistory:
         self, base: int, deltas: tuple[int | None, ...], ticks: int, in_order: bool, recovered: int, now: float
     ) -> FeedbackSummary:
         groups = self._groups
-        presumed = received = lost = total = 0
+        presumed = received = lost = total = probe_lost = 0
         reports: list[GroupReport] = []
         latest = 0.0
         frontier = self._frontier
@@ -214,6 +216,8 @@ class SentHistory:
                 last = ticks if in_order else before + max(accumulate([each or 0 for each in some]))
             if here != count:
                 lost += count - here
+                if group.probe:
+                    probe_lost += group.size * (count - here) // (end - first)
                 self._note_missing(at, some)
             if here:
                 received += here
@@ -224,7 +228,9 @@ class SentHistory:
             frontier = at = until
         self._frontier = max(self._frontier, at)
         round_trip = max(0.0, now - latest) if received else None
-        return FeedbackSummary(reports, total, received, lost, recovered, presumed, base, at - 1, round_trip)
+        return FeedbackSummary(
+            reports, total, received, lost, recovered, probe_lost, presumed, base, at - 1, round_trip
+        )
 
     def _forget(self, group: _Group) -> None:
         self._groups.popleft()
