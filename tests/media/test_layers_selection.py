@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.media_core import WALL_CLOCK, Call, FakeSession, video, video_payload
 from trio_sfu.media.consumer import Consumer
+from trio_sfu.media.frame_mark import Layers
 from trio_sfu.media.layers import choose_stream, step_at_switch
 from trio_sfu.wire.rtcp import PictureLossIndication, SenderReport
 
@@ -48,7 +49,7 @@ class Scene:
             SimpleNamespace(session=viewer.session), self.producer, self.call.router.rtp_capabilities, **more
         )
         told: list[int | None] = []
-        consumer.on_layer_change = told.append
+        consumer.on_layers_change = lambda layers: told.append(layers.spatial if layers else None)
         return viewer, consumer, told
 
     def timestamp(self, layer: int, moment: float) -> int:
@@ -81,6 +82,11 @@ class Scene:
             if isinstance(item, PictureLossIndication):
                 self.requests[item.media_ssrc - 100] += 1
                 self.key_wanted.add(item.media_ssrc - 100)
+
+
+def prefer(consumer: Consumer, layer: int) -> int | None:
+    layers = consumer.set_preferred_layers(Layers(layer, 9))
+    return layers.spatial if layers is not None else None
 
 
 def frames(viewer: FakeSession, consumer: Consumer) -> list[tuple[int, int, bool, int]]:
@@ -159,11 +165,11 @@ def test_down_and_up_on_request() -> None:
     scene.run(1)
     assert told == [2]
     scene.requests.clear()
-    assert consumer.set_preferred_layer(0) == 0
+    assert prefer(consumer, 0) == 0
     scene.run(0.2)
-    assert consumer.set_preferred_layer(1) == 1
+    assert prefer(consumer, 1) == 1
     scene.run(0.2)
-    assert consumer.set_preferred_layer(200) == 2
+    assert prefer(consumer, 200) == 2
     scene.run(0.2)
     assert told == [2, 0, 1, 2]
     assert scene.requests == {0: 1, 1: 1, 2: 1}
@@ -174,8 +180,8 @@ def test_the_preference_at_consume() -> None:
     scene = Scene()
     scene.run(3)
     scene.requests.clear()
-    viewer, consumer, told = scene.viewer(preferred_layer=0)
-    other, highest, _ = scene.viewer(preferred_layer=9)
+    viewer, consumer, told = scene.viewer(preferred_layers=Layers(0, 9))
+    other, highest, _ = scene.viewer(preferred_layers=Layers(9, 9))
     scene.run(3)
     assert told == [0]
     assert {layer for layer, *_ in frames(viewer, consumer)} == {0}
@@ -189,7 +195,7 @@ def test_others_notice_nothing() -> None:
     _, consumer, _ = scene.viewer()
     scene.run(1)
     for layer in (0, 1, 2, 0):
-        consumer.set_preferred_layer(layer)
+        prefer(consumer, layer)
         scene.run(0.3)
     assert told == [2]
     assert {layer for layer, *_ in frames(other, witness)} == {2}
@@ -201,8 +207,8 @@ def test_nothing_to_choose_from() -> None:
     producer = call.produce_video(call.session())
     consumer = call.consume(call.session(), producer)
     told: list[int | None] = []
-    consumer.on_layer_change = told.append
-    assert consumer.set_preferred_layer(0) is None
+    consumer.on_layers_change = lambda layers: told.append(layers.spatial if layers else None)
+    assert prefer(consumer, 0) is None
     consumer.pause()
     call.pass_time(2)
     assert told == []
@@ -214,8 +220,8 @@ def test_no_request_for_a_layer_that_is_not_wanted_any_more() -> None:
     scene.run(1)
     scene.requests.clear()
     scene.answers = False
-    consumer.set_preferred_layer(0)
-    consumer.set_preferred_layer(2)
+    prefer(consumer, 0)
+    prefer(consumer, 2)
     scene.run(1)
     assert scene.requests[0] <= 1
     assert scene.requests[2] == 0
@@ -229,7 +235,7 @@ def test_toggling_does_not_flood_the_sender() -> None:
     scene.run(1)
     scene.requests.clear()
     for tick in range(100):
-        consumer.set_preferred_layer(tick % 2 * 2)
+        prefer(consumer, tick % 2 * 2)
         scene.step()
     assert scene.requests.total() <= 2 / 0.1
 
@@ -239,7 +245,7 @@ def test_the_wanted_layer_keeps_going_until_the_keyframe() -> None:
     viewer, consumer, _ = scene.viewer()
     scene.run(1)
     scene.answers = False
-    consumer.set_preferred_layer(1)
+    prefer(consumer, 1)
     scene.run(1)
     scene.answers = True
     scene.run(1)
@@ -258,7 +264,7 @@ def test_timestamps_are_exact_by_reports() -> None:
     viewer, consumer, _ = scene.viewer()
     scene.run(1)
     for each in range(100):
-        consumer.set_preferred_layer((each * 2 + each // 3) % 3)
+        prefer(consumer, (each * 2 + each // 3) % 3)
         scene.run(0.6)
     found = frames(viewer, consumer)
     assert sum(before[0] != after[0] for before, after in pairwise(found)) >= 60
@@ -278,7 +284,7 @@ def test_timestamps_without_reports_go_by_the_time_passed() -> None:
     scene = Scene(reports=False)
     viewer, consumer, _ = scene.viewer()
     scene.run(1)
-    consumer.set_preferred_layer(0)
+    prefer(consumer, 0)
     scene.run(0.5)
     assert steps(frames(viewer, consumer)) == {1800}
 
@@ -326,7 +332,7 @@ def test_null_while_nothing_is_forwarded() -> None:
 def test_too_much_rather_than_nothing() -> None:
     scene = Scene()
     scene.live = {2}
-    viewer, consumer, told = scene.viewer(preferred_layer=0)
+    viewer, consumer, told = scene.viewer(preferred_layers=Layers(0, 9))
     scene.run(1)
     assert told == [2]
     scene.live = {0, 1, 2}
@@ -358,7 +364,7 @@ def test_any_course_of_events(actions: list[tuple[str, Any]], last: set[int], re
     for action, value in actions:
         match action:
             case "prefer":
-                consumer.set_preferred_layer(value)
+                prefer(consumer, value)
             case "live":
                 scene.live = set(value)
             case "run":
@@ -372,7 +378,7 @@ def test_any_course_of_events(actions: list[tuple[str, Any]], last: set[int], re
     consumer.resume()
     scene.run(6)
     frames(viewer, consumer)
-    below = [layer for layer in last if layer <= consumer.preferred_layer]
+    below = [layer for layer in last if layer <= consumer.preferred.spatial]
     right = max(below) if below else min(last)
     assert frames(viewer, consumer)[-1][:2] == (right, scene.tick - 1)
     assert told[-1] == right

@@ -17,6 +17,7 @@ from tests.support.media_core import (
 )
 from trio_sfu.media.capabilities import MID_URI, REPAIRED_RID_URI, RID_URI
 from trio_sfu.media.errors import MediaError
+from trio_sfu.media.frame_mark import Layers
 from trio_sfu.media.producer import Producer
 from trio_sfu.wire.rtcp import GenericNack, PictureLossIndication
 
@@ -143,7 +144,7 @@ def test_a_consumer_begins_with_the_first_stream_that_appears_and_moves_up() -> 
 def test_a_consumer_that_has_sent_nothing_takes_what_it_prefers_as_it_appears() -> None:
     scene = Simulcast()
     consumer = scene.call.consume(scene.viewer, scene.producer)
-    consumer.set_preferred_layer(0)
+    consumer.set_preferred_layers(Layers(0, 0))
     scene.sender.feed(scene.packet(2))
     assert consumer.target is scene.producer.streams[2]
     scene.sender.feed(scene.packet(0))
@@ -196,13 +197,13 @@ def test_going_back_before_the_switch_was_done() -> None:
     scene.sender.feed(scene.packet(1))
     consumer.bind(scene.producer.streams[1])
     consumer.bind(scene.producer.streams[0])
-    assert scene.producer.streams[1].consumers == ()
+    assert not scene.producer.streams[1].watched
     scene.run(0.1, 0, 1, key=False)
     assert layers_sent(scene.viewer, consumer.ssrc) == "0" * 10
 
 
 def watchers(producer: Producer) -> int:
-    return sum(len(stream.consumers) for stream in producer.streams.values())
+    return sum(len(view.consumers) for stream in producer.streams.values() for view in stream._views)
 
 
 def test_close_leaves_nothing() -> None:

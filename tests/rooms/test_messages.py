@@ -41,6 +41,9 @@ _VALUES: dict[str, Any] = {
     "stats": (),
     "spatial_layer": 1,
     "temporal_layer": 0,
+    "priority": 3,
+    "bitrate": 1_000_000,
+    "score": messages.ConsumerScore(score=9, producer_score=10, producer_scores=(10, 8)),
     "preferred_layers": messages.PreferredLayers(spatial_layer=2),
 }
 
@@ -78,7 +81,7 @@ def test_requests_are_the_contract() -> None:
         "createConsumerTransport", "connectConsumerTransport", "consume",
         "closeProducer", "pauseProducer", "resumeProducer",
         "closeConsumer", "pauseConsumer", "resumeConsumer", "requestKeyFrame", "getStats",
-        "setPreferredLayers",
+        "setPreferredLayers", "setConsumerPriority", "setMaxIncomingBitrate",
     }  # fmt: skip
 
 

@@ -172,6 +172,8 @@ async def test_members_only() -> None:
             m.RequestKeyFrame(room_id=room_id, consumer_id="x"),
             m.GetStats(room_id=room_id),
             m.SetPreferredLayers(room_id=room_id, consumer_id="x", spatial_layer=0),
+            m.SetConsumerPriority(room_id=room_id, consumer_id="x", priority=1),
+            m.SetMaxIncomingBitrate(room_id=room_id, bitrate=1),
         ]
         assert len(requests) == len(m.REQUESTS) - 2
         for request in requests:

@@ -34,10 +34,9 @@ async def test_requests() -> None:
         await told(b)
         for wanted, answer in ((0, 0), (1, 1), (2, 2), (3, 2), (255, 2), (0, 0)):
             ack = await b.request("setPreferredLayers", {**mine, "spatialLayer": wanted, "temporalLayer": 0})
-            assert ack == {"spatialLayer": answer}
-        assert await b.request("setPreferredLayers", {**mine, "spatialLayer": 1, "temporalLayer": None}) == {
-            "spatialLayer": 1
-        }
+            assert ack == {"spatialLayer": answer, "temporalLayer": 0}
+        ack = await b.request("setPreferredLayers", {**mine, "spatialLayer": 1, "temporalLayer": None})
+        assert ack == {"spatialLayer": 1, "temporalLayer": 0}
         # Nothing is forwarded: nothing has changed, for nobody.
         assert await told(a) == await told(b) == []
         of_nobody = {**room, **payload_of("setPreferredLayers")}
@@ -133,17 +132,41 @@ async def test_media_and_events_follow() -> None:
             return lambda: bool(received.received) and len(received.received[-1].payload) in sizes[layer]
 
         first = await next_change(viewer)
-        assert set(first) == {"roomId", "consumerId", "spatialLayer"}
+        assert set(first) == {"roomId", "consumerId", "spatialLayer", "temporalLayer"}
         for layer in (0, 1, 0, 1):
             ack = await viewer.request("setPreferredLayers", {**mine, "spatialLayer": layer})
-            assert ack == {"spatialLayer": layer}
+            assert ack == {"spatialLayer": layer, "temporalLayer": 0}
             while first["spatialLayer"] != layer:
                 first = await next_change(viewer)
-            assert first == {**mine, "spatialLayer": layer}
+            assert first == {**mine, "spatialLayer": layer, "temporalLayer": 0}
             await received.wait_until(is_of(layer))
         await viewer.request("pauseConsumer", mine)
-        assert await next_change(viewer) == {**mine, "spatialLayer": None}
+        assert await next_change(viewer) == {**mine, "spatialLayer": None, "temporalLayer": None}
         numbers = [packet.sequence_number for packet in received.received]
         assert [number - numbers[0] & 0xFFFF for number in numbers] == list(range(len(numbers)))
         assert "layersChanged" not in [name for name, _ in await told(witness.socket)]
         assert "layersChanged" not in [name for name, _ in await told(sender.socket)]
+
+
+# -- priority and limits
+
+
+async def test_priority_and_limit() -> None:
+    async with a_server() as server, a_room(server) as (a, b, room):
+        assert await refused(a, "setMaxIncomingBitrate", {**room, "bitrate": 1}) == "transport-not-found"
+        await a.request("createProducerTransport", room)
+        await b.request("createConsumerTransport", room)
+        for bitrate in (300_000, 0, 1_000_000_000):
+            assert await a.request("setMaxIncomingBitrate", {**room, "bitrate": bitrate}) == {"bitrate": bitrate}
+        producer_id = (await a.request("produce", {**room, "kind": "video", "rtpParameters": vp8()}))["id"]
+        consume = {**room, "producerId": producer_id, "rtpCapabilities": CAPABILITIES}
+        mine = {**room, "consumerId": (await b.request("consume", consume))["id"]}
+        for priority in (1, 255):
+            assert await b.request("setConsumerPriority", {**mine, "priority": priority}) == {"priority": priority}
+        assert await refused(a, "setConsumerPriority", {**mine, "priority": 1}) == "consumer-not-found"
+        assert await refused(b, "setConsumerPriority", {**mine, "priority": 1, "roomId": "x"}) == "not-in-room"
+        wrong: list[Any] = [-1, 1_000_000_001, 1.5, "1", None, True, [1], {}, 1 << 70]
+        for value in (0, 256, *wrong):
+            assert await refused(b, "setConsumerPriority", {**mine, "priority": value}) == "invalid-payload"
+        for value in wrong:
+            assert await refused(a, "setMaxIncomingBitrate", {**room, "bitrate": value}) == "invalid-payload"

@@ -13,6 +13,7 @@ import trio
 
 from trio_sfu.media.capabilities import router_rtp_capabilities
 from trio_sfu.media.errors import MediaError
+from trio_sfu.media.frame_mark import Layers
 from trio_sfu.media.ortc import get_producer_mapping
 from trio_sfu.media.parameters import (
     DtlsFingerprint,
@@ -38,7 +39,9 @@ class FakeConsumer:
         self.paused = paused
         self.closed = False
         self.key_frame_requests = 0
-        self.on_layer_change: Callable[[int | None], None] | None = None
+        self.on_layers_change: Callable[[Layers | None], None] | None = None
+        self.on_score_change: Callable[[], None] | None = None
+        self.priority = 1
         media.open.add(self)
 
     @property
@@ -51,7 +54,7 @@ class FakeConsumer:
     def resume(self) -> None:
         self.paused = False
 
-    def set_preferred_layer(self, layer: int) -> int | None:
+    def set_preferred_layers(self, layers: Layers) -> Layers | None:
         return None
 
     def request_key_frame(self, *, urgent: bool = True) -> None:
@@ -126,7 +129,7 @@ class FakeRouter:
         rtp_capabilities: RtpCapabilities,
         *,
         paused: bool,
-        preferred_layer: int | None = None,
+        preferred_layers: Layers | None = None,
     ) -> FakeConsumer:
         self.media.maybe_fail("consume")
         if not rtp_capabilities.codecs:

@@ -67,6 +67,8 @@ def payload_of(event: str) -> Json:
         "produce": {"kind": "audio", "rtpParameters": opus(), "appData": {"source": "mic"}},
         "consume": {"producerId": "nobody's", "rtpCapabilities": CAPABILITIES, "paused": False},
         "setPreferredLayers": {"consumerId": "nobody's", "spatialLayer": 0},
+        "setConsumerPriority": {"consumerId": "nobody's", "priority": 1},
+        "setMaxIncomingBitrate": {"bitrate": 1_000_000},
     }
     return payloads.get(event, {})
 
@@ -177,7 +179,8 @@ async def a_call_next_door(server: Server, *, pps: float = 100) -> AsyncIterator
         sender.stop_sending()
         await call.received.wait_number(video.sent - 1)
         assert call.received.missing() == []
-        assert call.received.numbers == list(range(video.sent))
+        # It begins with a keyframe, on a busy machine with a later one than the first.
+        assert call.received.numbers == list(range(call.received.numbers[0], video.sent))
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> Sequence[str]:

@@ -5,22 +5,22 @@ pause, another stream of the same producer, or a restart of the sender shift the
 the consumer's sequence numbers and timestamps, and a retransmission finds its way back through them.
 """
 
-import struct
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.capabilities import (
     ABS_SEND_TIME_URI,
     MID_URI,
     TRANSPORT_CC_URI,
 )
-from trio_sfu.media.codec_matching import is_rtx
+from trio_sfu.media.frame_mark import EVERYTHING, FrameIds, Layers
+from trio_sfu.media.layer_view import LayerView, may_cross, next_step
 from trio_sfu.media.layers import step_at_switch
-from trio_sfu.media.packet import Batch, Packet, Stamp, lay_out
+from trio_sfu.media.packet import Batch, Layout, Packet, Stamp, shift_ids, shifted
 from trio_sfu.media.parameters import MediaKind, RtpParameters
 from trio_sfu.media.rates import Rates
-from trio_sfu.media.sink import Sink
+from trio_sfu.media.retransmitter import Retransmitter, Stretch
+from trio_sfu.media.score import BEST, StreamScore
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
 
 if TYPE_CHECKING:
@@ -40,24 +40,9 @@ _YOUNG_KEYFRAME_SECONDS: Final = 0.2
 # A receiver that asks for a keyframe this soon after its first packet has missed the one that it was sent.
 _MISSED_SECONDS: Final = 0.5
 _MAX_REPEATS: Final = 3
-# Stretches of unbroken numbering that retransmissions can refer to; mappings older than the cache are useless.
-_MAX_STRETCHES: Final = 8
-# The same packet is not sent again sooner than this, or than a round trip.
-_MIN_RESEND_SECONDS: Final = 0.02
-_MAX_RESENT: Final = 1024
-# Retransmissions of one consumer: more is no repair, but somebody who makes the server send without end.
-_RESEND_BURST: Final = 1000.0
-_RESEND_PER_SECOND: Final = 1000.0
-_NUMBER = struct.Struct("!H")
-
-
-class _Stretch(NamedTuple):
-    """Unbroken numbering: from the outgoing number ``first`` on, which does not wrap, outgoing = incoming + offset."""
-
-    first: int
-    sequence_offset: int
-    timestamp_offset: int
-    stream: "IncomingStream"
+# How long a consumer that is to go over to other layers of its stream waits for packets that are missing.
+_CROSS_SECONDS: Final = 0.25
+_HASTEN_SECONDS: Final = 2.0
 
 
 class Consumer:
@@ -72,7 +57,7 @@ class Consumer:
         *,
         paused: bool,
         first_sequence_number: int,
-        preferred_layer: int | None = None,
+        preferred_layers: Layers | None = None,
     ) -> None:
         # Given
         self.id: Final = consumer_id
@@ -90,23 +75,28 @@ class Consumer:
         self.rtx_ssrc: Final = encoding.rtx.ssrc if encoding.rtx else None
         self.cname: Final = rtp_parameters.rtcp.cname or ""
         self._stamp: Final = _stamp(self.ssrc, rtp_parameters.mid, ids)
-        self._rtx_stamp: Final = _stamp(self.rtx_ssrc, rtp_parameters.mid, ids) if self.rtx_ssrc is not None else None
-        self._rtx_types: Final = {
-            int(codec.parameters["apt"]): codec.payload_type for codec in rtp_parameters.codecs if is_rtx(codec)
-        }
+        self.counted: Final = self._stamp.counts == 1
+        """Whether its packets have transport-wide sequence numbers."""
+        self._on_sent = session.on_sent_of(self)
         self._needs_keyframe: Final = producer.has_keyframes
-        self._top_layer: Final = len(producer.rtp_parameters.encodings) - 1
         # Owned
-        self.on_layer_change: Callable[[int | None], None] | None = None
-        """Told what layer of a simulcast producer goes out from now on, None: none does. Must not block."""
-        self.preferred_layer = self._top_layer if preferred_layer is None else min(preferred_layer, self._top_layer)
-        self._told_layer: int | None = None
+        self.on_layers_change: Callable[[Layers | None], None] | None = None
+        """Told which layers of a producer that has several go out from now on, None: none do. Must not block."""
+        self.preferred: Layers = preferred_layers or EVERYTHING
+        self.limit: Layers | None = EVERYTHING
+        """The highest layers that there is bandwidth for; None: for nothing at all. See :meth:`set_limit`."""
+        self._told: Layers | None = Layers(0, 0) if producer.type == "simple" else None
         self.paused = paused
         self.closed = False
         self.stream: IncomingStream | None = None
         """The source whose packets go out."""
         self.target: IncomingStream | None = None
         """The source to go over to at its next keyframe; the same as ``stream`` when settled."""
+        self._layers = EVERYTHING  # what is wanted of the target
+        self._view: LayerView | None = None  # of the stream
+        self._next_view: LayerView | None = None  # of the target, where that is another one
+        self._cross_by: float | None = None  # there while it is to go over to other layers of the stream
+        self._entering = False  # it has gone over, and nothing has come since
         self._synchronised = False
         self._same_clock = False
         self._started = 0.0
@@ -116,20 +106,21 @@ class Consumer:
         self._sequence_offset = 0
         self._timestamp_offset = 0
         self._timestamp_lag = 0  # how much of the offset is not the clocks' difference
+        self._picture_offset = 0
+        self._tl0_offset = 0
+        self._last_ids: FrameIds | None = None
         self._floor: int | None = None
         self._last_number = first_sequence_number + 0xFFFF  # extended: it does not wrap
         self._last_timestamp = 0
         self._last_sent: float | None = None
-        self._stretches: deque[_Stretch] = deque(maxlen=_MAX_STRETCHES)
-        self._resent: dict[int, float] = {}
-        self._resend_credit = _RESEND_BURST
-        self._resend_credit_at = 0.0
-        self._rtx_number = 0
+        self._retransmitter: Final = (
+            Retransmitter(session, _stamp(self.rtx_ssrc, rtp_parameters.mid, ids), rtp_parameters, self._on_sent)
+            if self.rtx_ssrc is not None
+            else None
+        )
         self._report_sent: dict[int, float] = {}
         self.packets = 0
         self.octets = 0
-        self.retransmitted = 0
-        self.repaired = 0
         self.nacks_received = 0
         self.packets_nacked = 0
         self.plis_received = 0
@@ -137,10 +128,26 @@ class Consumer:
         self.round_trip: float | None = None
         self.packets_lost = 0
         self.fraction_lost = 0.0
+        self.priority = 1
+        """Of 1 to 255: who is served first where there is not bandwidth enough for all."""
+        self.score: Final = StreamScore()
+        self.on_score_change: Callable[[], None] | None = None
+        """Told that :attr:`score` or that of the stream it is made from is another one. Must not block."""
+        self._told_scores: tuple[int, int] = (BEST, BEST)
         self.rates: Final = Rates()
         """Of ``octets``."""
 
     # -- state ---
+
+    @property
+    def retransmitted(self) -> int:
+        """How many packets have been sent again."""
+        return self._retransmitter.retransmitted if self._retransmitter is not None else 0
+
+    @property
+    def repaired(self) -> int:
+        """How many packets have been sent again for the first time."""
+        return self._retransmitter.repaired if self._retransmitter is not None else 0
 
     @property
     def producer_paused(self) -> bool:
@@ -149,14 +156,26 @@ class Consumer:
 
     @property
     def active(self) -> bool:
-        """Whether packets are wanted: neither side is paused and the transport is connected."""
-        return not (self.paused or self.producer.paused or self.closed) and self._session.sink is not None
+        """Whether packets are wanted: neither side is paused, and the transport is connected and can carry some."""
+        return not (self.paused or self.producer.paused or self.closed or self.limit is None) and (
+            self._session.sink is not None
+        )
+
+    @property
+    def wanted(self) -> Layers:
+        """The highest layers to get: what is preferred, as far as there is bandwidth for it."""
+        limit = self.limit or Layers(0, 0)
+        return Layers(min(self.preferred.spatial, limit.spatial), min(self.preferred.temporal, limit.temporal))
 
     def pause(self) -> None:
         """Send nothing until :meth:`resume`."""
         self.paused = True
+        self._stop()
+
+    def _stop(self) -> None:
         self._synchronised = False
-        self.tell_layer(self._session.now())
+        self._stop_crossing()
+        self.tell_layers(self._session.now())
 
     def resume(self) -> None:
         """Go on, with a keyframe."""
@@ -181,11 +200,12 @@ class Consumer:
     def begin(self, now: float) -> None:
         """Start with a keyframe that has come already, if it is recent; to be called until it no longer waits."""
         stream = self.target
-        if not self.waiting or stream is None or now < self._begin_at:
+        view = self._next_view or self._view
+        if not self.waiting or stream is None or view is None or now < self._begin_at:
             return
-        group = stream.recent_group(now)
+        group = view.recent_group(now)
         if group is not None and not self._has_sent(stream, group.packets[0]):
-            self.forward(stream, group, now)
+            self.forward(view, group, now)
         elif stream.keyframes is not None and not stream.keyframes.waiting:
             self.producer.request_keyframe(stream, now, urgent=True)
 
@@ -213,69 +233,184 @@ class Consumer:
         if target is not None:
             self.producer.request_keyframe(target, self._session.now(), urgent=urgent)
 
-    def bind(self, stream: "IncomingStream") -> None:
-        """Go over to ``stream``, at its next keyframe where it has any."""
-        if self.target is stream:
+    def bind(self, stream: "IncomingStream", layers: Layers = EVERYTHING) -> None:
+        """Go over to ``layers`` of ``stream``: to another stream at its next keyframe where it has any, to others of
+        the same as soon as these allow."""
+        if self.target is stream and self._layers == layers and not self._stale_view(layers):
             return
-        if self.target is not None and self.target is not self.stream:
-            _give_up(self.target, self)
-        self.target = stream
-        if self not in stream.consumers:
-            stream.consumers = (*stream.consumers, self)
         now = self._session.now()
+        self._layers = layers
+        if self.target is not stream:
+            self._stop_crossing()
+            self._drop_next_view()
+            self.target = stream
         if self.stream is None:
             self.stream = stream
             self._started = now
-        if stream is not self.stream or not self._synchronised:
+        if stream is not self.stream:
+            self._drop_next_view()
+            self._next_view = stream.view(layers)
+            self._next_view.attach(self)
             self._prepare(now)
+        elif not self._synchronised:
+            self._move_to(stream.view(layers))
+            self._prepare(now)
+        else:
+            self._start_crossing(stream, now)
+
+    def _stale_view(self, layers: Layers) -> bool:
+        """Whether the stream has shown more layers than when its view of everything was chosen for ``layers``."""
+        view = self._next_view or self._view
+        return view is not None and view.is_whole and not layers.hold(view.stream.top)
+
+    def _move_to(self, view: LayerView) -> None:
+        """Get the packets of ``view`` instead of those of the one before."""
+        if self._view is not None and self._view is not view:
+            _give_up(self._view, self)
+        self._view = view
+        view.attach(self)
+
+    def _drop_next_view(self) -> None:
+        if self._next_view is not None:
+            _give_up(self._next_view, self)
+            self._next_view = None
 
     # -- layers ---
 
-    def set_preferred_layer(self, layer: int) -> int | None:
-        """Want the stream at place ``layer`` of the producer's encodings from now on, or the best below it.
+    def _current_layers(self, view: LayerView) -> Layers:
+        """What goes out by ``view``, of the layers that there are."""
+        top = view.stream.top
+        return Layers(min(view.layers.spatial, top.spatial), min(view.layers.temporal, top.temporal))
 
-        Layers above the highest mean the highest. Returns the layer that is preferred now; None for a producer of one
-        stream, where this does nothing.
-        """
-        if self._top_layer == 0:
-            return None
-        self.preferred_layer = min(layer, self._top_layer)
-        stream = self.producer.stream_for(self, self._session.now())
-        if stream is not None:
-            self.bind(stream)
-        return self.preferred_layer
+    def _step(self) -> tuple[Layers, Layers] | None:
+        """What goes out of the stream now, and what is to go out next; None where that is the same."""
+        stream, view = self.stream, self._view
+        assert stream is not None
+        assert view is not None
+        current = self._current_layers(view)
+        top = stream.top
+        wanted = Layers(min(self._layers.spatial, top.spatial), min(self._layers.temporal, top.temporal))
+        return None if current == wanted else (current, next_step(current, wanted))
 
-    def tell_layer(self, now: float) -> None:
-        """Say which layer goes out, where it is another one than before."""
-        if self._top_layer == 0 or self.closed:
+    def _start_crossing(self, stream: "IncomingStream", now: float) -> None:
+        step = self._step()
+        if step is None:
+            self._stop_crossing()
             return
-        layer = None
-        if self.active and self.stream is not None and self.target is not None:
+        if self._cross_by is None:
+            self._cross_by = now + _CROSS_SECONDS
+        stream.start_crossing(self)
+        if step[1].spatial > step[0].spatial:
+            self.producer.request_keyframe(stream, now, urgent=False)
+
+    def _stop_crossing(self) -> None:
+        if self._cross_by is not None and self.stream is not None:
+            self._cross_by = None
+            self.stream.stop_crossing(self)
+
+    def crosses(self, packet: Packet, now: float, *, complete: bool) -> bool:
+        """Whether to go over to other layers of the stream with ``packet``, the next to come.
+
+        ``complete``: nothing that was sent before it is missing. See :meth:`IncomingStream.start_crossing`.
+        """
+        step = self._step()
+        if step is None or self._cross_by is None or not self._synchronised:
+            return False
+        return (complete or packet.keyframe or now >= self._cross_by) and may_cross(packet, *step)
+
+    def cross(self, now: float) -> None:
+        """Go over: what comes from now on comes by another view."""
+        step, stream = self._step(), self.stream
+        assert step is not None
+        assert stream is not None
+        self._move_to(stream.view(step[1], from_now=True))
+        self._entering = True
+        if self._step() is None:
+            self._stop_crossing()
+        else:
+            self._cross_by = now + _CROSS_SECONDS
+        self.tell_layers(now)
+
+    def hasten(self, now: float) -> None:
+        """Ask for a keyframe where the stream has not let the consumer go up for long; to be called once a second."""
+        step = self._step() if self._cross_by is not None else None
+        if step is not None and self._cross_by is not None and now - self._cross_by > _HASTEN_SECONDS:
+            current, following = step
+            if not current.hold(following) and self.stream is not None:
+                self.producer.request_keyframe(self.stream, now, urgent=False)
+
+    def set_preferred_layers(self, layers: Layers) -> Layers | None:
+        """Want ``layers`` of the producer from now on, or the best below them; what is too high means the highest.
+
+        Returns the layers that are preferred now; None for a producer of one stream without layers, where this does
+        nothing.
+        """
+        if self.producer.type == "simple":
+            return None
+        self.preferred = layers
+        self.producer.choose_for(self, self._session.now())
+        top = self.producer.top
+        temporal = max([top.temporal, *(stream.top.temporal for stream in self.producer.streams.values())])
+        return Layers(min(layers.spatial, top.spatial), min(layers.temporal, temporal))
+
+    def set_limit(self, limit: Layers | None) -> None:
+        """Let nothing above ``limit`` go out, for want of bandwidth; None: nothing at all."""
+        if limit == self.limit:
+            return
+        held, self.limit = self.limit is None, limit
+        if limit is None:
+            self._stop()
+            return
+        now = self._session.now()
+        self.producer.choose_for(self, now, lasted=True)
+        self.tell_layers(now)
+        if held and not self.paused:
+            self.restart(now)
+
+    def options(self, now: float) -> list[tuple[Layers, int]]:
+        """What may go out of what is preferred, and the bit rate of each, ascending; none while that is not known."""
+        options = self.producer.options(now)
+        return [option for option in options if self.preferred.hold(option[0])] or options[:1]
+
+    def tell_layers(self, now: float) -> None:
+        """Say which layers go out, where they are others than before; of a stream without any, whether it goes out."""
+        if self.closed:
+            return
+        layers = None
+        if self.producer.type == "simple":
+            layers = Layers(0, 0) if self.limit is not None else None
+        elif self.active and self.stream is not None and self.target is not None and self._view is not None:
             if self._shows_something(now):
-                layer = self.stream.index
+                current = self._current_layers(self._view)
+                spatial = self.stream.index if self.producer.type == "simulcast" else current.spatial
+                layers = Layers(spatial, current.temporal)
             elif self.target.is_live(now):
                 return  # on its way to another layer, which is told when it is there
-        if layer != self._told_layer:
-            self._told_layer = layer
-            if self.on_layer_change is not None:
-                self.on_layer_change(layer)
+        if layers != self._told:
+            self._told = layers
+            if self.on_layers_change is not None:
+                self.on_layers_change(layers)
 
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
         if stream is self.stream:
             self._synchronised = False
             self._same_clock = False
-            self._stretches.clear()
+            self._stop_crossing()
+            if self._retransmitter is not None:
+                self._retransmitter.forget()
 
     def close(self) -> None:
         """Stop for good and say BYE; does nothing the second time."""
         if self.closed:
             return
         self.closed = True
-        for stream in {self.stream, self.target} - {None}:
-            assert stream is not None
-            _detach(stream, self)
-        self._stretches.clear()
+        self._stop_crossing()
+        for view in (self._view, self._next_view):
+            if view is not None:
+                view.detach(self)
+        if self._retransmitter is not None:
+            self._retransmitter.forget()
         self.producer.consumers.pop(self.id, None)
         self._session.remove_consumer(self)
 
@@ -285,18 +420,16 @@ class Consumer:
 
     # -- forwarding ---
 
-    def forward(self, stream: "IncomingStream", batch: Batch, now: float) -> None:
-        """Send the packets of ``batch`` that came on ``stream``."""
+    def forward(self, view: LayerView, batch: Batch, now: float) -> None:
+        """Send the packets of ``batch`` that came by ``view``."""
         sink = self._session.sink
         if sink is None or self.paused:
             return
-        if stream is not self.stream or not self._synchronised:
-            if now < self._begin_at:
+        if view is not self._view or not self._synchronised or self._entering:
+            begun = self._begin_with(view, batch, now)
+            if begun is None:
                 return
-            synchronised = self._synchronise(stream, batch, now)
-            if synchronised is None:
-                return
-            batch = synchronised
+            batch = begun
         if self._floor is not None:
             above = self._above_floor(batch)
             if above is None:
@@ -304,6 +437,7 @@ class Consumer:
             batch = above
         layout = batch.layout(sink.overhead)
         start = sink.reserve(len(layout.image))
+        first_sequence = sink.transport_sequence
         sink.transport_sequence = self._stamp.write(
             sink.arena,
             start,
@@ -313,42 +447,82 @@ class Consumer:
             transport_sequence=sink.transport_sequence,
             now=now,
         )
+        newest = batch.newest
+        if newest.mark is not None:
+            self._number_pictures(sink.arena, start, layout, batch)
         sink.send_rtp(start, batch.sizes, batch.runs)
+        if self._on_sent is not None:
+            self._on_sent(first_sequence + 1 & 0xFFFF, batch.octets, len(batch.packets), now)
         self.packets += len(batch.packets)
         self.octets += batch.payload_octets
         self._session.traffic.rtp_sent += batch.octets
-        newest = batch.newest
         step = newest.sequence_number + self._sequence_offset - self._last_number & 0xFFFF
         if step < 0x8000:
             self._last_number += step
             self._last_timestamp = newest.timestamp + self._timestamp_offset & 0xFFFFFFFF
         self._last_sent = now
 
-    def _synchronise(self, stream: "IncomingStream", batch: Batch, now: float) -> Batch | None:
+    def _number_pictures(self, arena: memoryview, start: int, layout: Layout, batch: Batch) -> None:
+        """Go on with the picture ids of what has been sent before, where that was of another stream or view."""
+        if self._picture_offset or self._tl0_offset:
+            shift_ids(arena, start, layout, batch.packets, self._picture_offset, self._tl0_offset)
+        mark = batch.newest.mark
+        if mark is not None and mark.ids is not None:
+            self._last_ids = shifted(mark.ids, self._picture_offset, self._tl0_offset)
+
+    def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
         """Where the consumer can begin, or go over to another stream, within ``batch``: the rest of it."""
-        if stream is not self.target:
+        if view is self._view and self._synchronised and self._entering:
+            self._entering = False
+            self._begin_stretch(view, batch.packets[0], new_picture=view.closes_picture_ids)
+            return batch
+        if view is not (self._next_view or self._view) or now < self._begin_at:
             return None
+        stream = view.stream
         index = batch.first_keyframe if self._needs_keyframe else 0
         if index is None:
             # The request may have been given up while the source was silent.
             self.producer.request_keyframe(stream, now, urgent=not self._shows_something(now))
             return None
         before = self.stream
-        if before is not None and before is not stream:
-            _give_up(before, self)
+        if view is self._next_view:
+            self._next_view = None
+            self._move_to(view)
         knew_clock = self._same_clock
         self.stream = stream
         self._synchronised = self._same_clock = True
+        self._entering = False
         if self._repeats == 0:
             self._began_at = now
         first = batch.packets[index]
-        self._floor = first.sequence_number
-        self._sequence_offset = self._last_number + 1 - first.sequence_number & 0xFFFF
         if self._last_sent is not None and not (before is stream and knew_clock):
             self._go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
-        self._stretches.append(_Stretch(self._last_number + 1, self._sequence_offset, self._timestamp_offset, stream))
-        self.tell_layer(now)
+        self._begin_stretch(view, first, new_picture=True)
+        self.tell_layers(now)
+        if self._step() is not None:
+            self._start_crossing(stream, now)
         return batch.after(index)
+
+    def _begin_stretch(self, view: LayerView, first: Packet, *, new_picture: bool) -> None:
+        """Let ``first`` of ``view`` be the next packet; with ``new_picture`` its picture ids follow the last ones."""
+        self._floor = first.sequence_number
+        self._sequence_offset = self._last_number + 1 - first.sequence_number & 0xFFFF
+        ids = first.mark.ids if first.mark is not None else None
+        if new_picture and ids is not None and self._last_ids is not None:
+            self._picture_offset = self._last_ids.picture_id + 1 - ids.picture_id & 0x7FFF
+            if first.keyframe:
+                self._tl0_offset = self._last_ids.tl0_pic_idx + 1 - ids.tl0_pic_idx & 0xFF
+        if self._retransmitter is not None:
+            self._retransmitter.begin_stretch(
+                Stretch(
+                    self._last_number + 1,
+                    self._sequence_offset,
+                    self._timestamp_offset,
+                    self._picture_offset,
+                    self._tl0_offset,
+                    view,
+                )
+            )
 
     def _go_on_from(
         self, before: "IncomingStream | None", stream: "IncomingStream", first: int, elapsed: float
@@ -405,67 +579,14 @@ class Consumer:
         """
         self.nacks_received += 1
         self.packets_nacked += len(lost)
-        sink = self._session.sink
-        if sink is None or self.paused or self._rtx_stamp is None:
-            return
-        wait = max(self.round_trip or 0.0, _MIN_RESEND_SECONDS)
-        earned = (now - self._resend_credit_at) * _RESEND_PER_SECOND
-        self._resend_credit = min(_RESEND_BURST, self._resend_credit + earned)
-        self._resend_credit_at = now
-        for number in lost:
-            if self._resend_credit < 1:
-                return
-            if now - self._resent.get(number, float("-inf")) < wait:
-                continue
-            found = self._find(number)
-            if found is None:
-                continue
-            packet, stretch = found
-            self._resend_credit -= 1
-            if self._resent.pop(number, None) is None:
-                self.repaired += 1
-            self._resent[number] = now
-            while len(self._resent) > _MAX_RESENT:
-                del self._resent[next(iter(self._resent))]
-            self._retransmit(sink, self._rtx_stamp, packet, number, stretch, now)
+        if self._retransmitter is not None and self._session.sink is not None and not self.paused:
+            self._retransmitter.answer(lost, self._last_number, self.round_trip, now)
 
-    def _find(self, number: int) -> "tuple[Packet, _Stretch] | None":
-        """The packet that went out as ``number``, and the stretch it belongs to."""
-        back = self._last_number - number & 0xFFFF
-        if back >= 0x8000:
-            return None  # not sent yet
-        for stretch in reversed(self._stretches):
-            if self._last_number - back >= stretch.first:
-                packet = stretch.stream.cache.get(number - stretch.sequence_offset & 0xFFFF)
-                return (packet, stretch) if packet is not None else None
-        return None
-
-    def _retransmit(
-        self, sink: Sink, stamp: Stamp, packet: Packet, number: int, stretch: "_Stretch", now: float
-    ) -> None:
-        rtx_type = self._rtx_types.get(packet.head & 0x7F)
-        if rtx_type is None:
-            return
-        # RFC 4588, section 4: the original number precedes the payload.
-        elements = packet.words * 4 - (16 if packet.wide else 12)
-        body = b"".join((packet.body[:elements], _NUMBER.pack(number), packet.body[elements:]))
-        packet = packet._replace(head=packet.head & 0xFF80 | rtx_type, body=body, size=packet.size + 2)
-        self._rtx_number = self._rtx_number + 1 & 0xFFFF
-        offset = self._rtx_number - packet.sequence_number
-        layout = lay_out((packet,), sink.overhead)
-        start = sink.reserve(len(layout.image))
-        sink.transport_sequence = stamp.write(
-            sink.arena,
-            start,
-            layout,
-            sequence_offset=offset,
-            timestamp_offset=stretch.timestamp_offset,
-            transport_sequence=sink.transport_sequence,
-            now=now,
-        )
-        sink.send_rtp(start, (packet.size,), ((1, packet.size, packet.size),))
-        self.retransmitted += 1
-        self._session.traffic.rtx_sent += packet.size
+    def probe(self, octets: int, now: float) -> int:
+        """Send about so much again to probe the path, see :meth:`Retransmitter.probe`; returns what has been sent."""
+        if self._retransmitter is None or not self.active or not self._synchronised:
+            return 0
+        return self._retransmitter.probe(octets, self._last_number, now)
 
     def on_keyframe_request(self, now: float) -> None:
         """The receiver's PLI or FIR.
@@ -483,11 +604,12 @@ class Consumer:
             and self._synchronised
             and now - self._began_at < _MISSED_SECONDS
         ):
-            group = stream.recent_group(now) if self._repeats < _MAX_REPEATS else None
-            if group is not None:
+            view = self._view
+            group = view.recent_group(now) if view is not None and self._repeats < _MAX_REPEATS else None
+            if view is not None and group is not None:
                 self._repeats += 1
                 self._synchronised = False
-                self.forward(stream, group, now)
+                self.forward(view, group, now)
                 return
         self.request_key_frame(urgent=now - self._started < _FRESH_SECONDS)
 
@@ -498,6 +620,17 @@ class Consumer:
         sent = self._report_sent.get(block.lsr)
         if sent is not None:
             self.round_trip = max(0.0, now - sent - block.dlsr / 65536)
+
+    def update_score(self) -> None:
+        """To be called once a second or two, after the producer's."""
+        if not self.active or self.stream is None or self._last_sent is None:
+            return
+        self.score.update(self.packets, max(0, self.packets_lost) + self.repaired, self.repaired, self.retransmitted)
+        scores = (self.score.value, self.stream.score.value)
+        if scores != self._told_scores:
+            self._told_scores = scores
+            if self.on_score_change is not None:
+                self.on_score_change()
 
     def sender_report(self, now: float, ntp_now: float) -> SenderReport | None:
         """Our SR, on the producer's own clock so that its audio and video stay together (RFC 3550, 6.4.1).
@@ -534,12 +667,9 @@ def _stamp(ssrc: int, mid: str, ids: dict[str, int]) -> Stamp:
     )
 
 
-def _give_up(stream: "IncomingStream", consumer: Consumer) -> None:
-    """Take no more packets of ``stream``; where nobody does, no keyframe of it is wanted either."""
-    _detach(stream, consumer)
-    if not stream.consumers and stream.keyframes is not None:
+def _give_up(view: LayerView, consumer: Consumer) -> None:
+    """Take no more packets of ``view``; where nobody takes any of its stream, no keyframe of it is wanted either."""
+    view.detach(consumer)
+    stream = view.stream
+    if not stream.watched and stream.keyframes is not None:
         stream.keyframes.cancel()
-
-
-def _detach(stream: "IncomingStream", consumer: Consumer) -> None:
-    stream.consumers = tuple(each for each in stream.consumers if each is not consumer)

@@ -17,7 +17,10 @@ from trio_sfu.media.capabilities import (
     RID_ID,
     TRANSPORT_CC_ID,
 )
+from trio_sfu.media.frame_mark import EVERYTHING, Layers, MarkReader
 from trio_sfu.media.keyframes import KeyFrameRequester
+from trio_sfu.media.layer_rates import LayerRates
+from trio_sfu.media.layer_view import LayerView
 from trio_sfu.media.nack import NackGenerator
 from trio_sfu.media.ortc import ProducerMapping
 from trio_sfu.media.packet import Batch, Packet, make_packet
@@ -25,6 +28,8 @@ from trio_sfu.media.packet_cache import PacketCache
 from trio_sfu.media.parameters import MediaKind, RtpCodecParameters
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.reception import ReceptionStatistics
+from trio_sfu.media.score import StreamScore
+from trio_sfu.wire.dependency_descriptor import DependencyStructure
 from trio_sfu.wire.keyframe import keyframe_test
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
 from trio_sfu.wire.rtp import RtpPacket, pack_extensions
@@ -35,17 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["IncomingStream"]
 
 # Read here or written anew for each consumer's transport, so not passed on.
-_HOP_BY_HOP: Final = frozenset(
-    (MID_ID, RID_ID, REPAIRED_RID_ID, ABS_SEND_TIME_ID, TRANSPORT_CC_ID, DEPENDENCY_DESCRIPTOR_ID)
-)
+_HOP_BY_HOP: Final = frozenset((MID_ID, RID_ID, REPAIRED_RID_ID, ABS_SEND_TIME_ID, TRANSPORT_CC_ID))
 # How long a packet can still be asked for; as mediasoup.
 _CACHE_SECONDS: Final = {"audio": 1.0, "video": 2.0}
 # What a NACK's answer takes to come back; producers do not tell their round-trip time.
 _ASSUMED_RTT: Final = 0.1
 _LIVE_SECONDS: Final = 1.0
-# How old a keyframe may be for a consumer to begin with it, and how much may be sent at once for that.
-_REPLAY_SECONDS: Final = 0.5
-_REPLAY_OCTETS: Final = 250_000
 # Audio level octets that wait to be read: 1 s of packets of 20 ms. The oldest go first.
 _MAX_AUDIO_LEVELS: Final = 50
 _ORIGINAL_NUMBER: Final = struct.Struct("!H")
@@ -67,7 +67,11 @@ class IncomingStream:
         ssrc: int,
         rtx_ssrc: int | None,
         index: int,
+        simulcast: bool = False,
+        layered: bool = False,
     ) -> None:
+        """``simulcast``: consumers may go over to it from another stream; ``layered``: signalled as one of several
+        spatial or temporal layers (SVC)."""
         # Given
         self.kind: Final = kind
         self.ssrc: Final = ssrc
@@ -80,9 +84,17 @@ class IncomingStream:
         self._repair_types: Final = frozenset(
             rtx for rtx, media in mapping.rtx_payload_types.items() if media == codec.payload_type
         )
+        # Receivers of AV1 need the descriptor to tell spatial layers apart, and only then do they get it: its frame
+        # numbers would break when a consumer goes over to another stream.
+        passes_descriptor = layered and codec.mime_type.lower() == "video/av1"
         self._extension_ids: Final = {
-            theirs: ours for theirs, ours in mapping.header_extension_ids.items() if ours not in _HOP_BY_HOP
+            theirs: ours
+            for theirs, ours in mapping.header_extension_ids.items()
+            if ours not in _HOP_BY_HOP and (ours != DEPENDENCY_DESCRIPTOR_ID or passes_descriptor)
         }
+        self._descriptor_id: Final = next(
+            (theirs for theirs, ours in mapping.header_extension_ids.items() if ours == DEPENDENCY_DESCRIPTOR_ID), 0
+        )
         self._audio_level_id: Final = next(
             (theirs for theirs, ours in mapping.header_extension_ids.items() if ours == AUDIO_LEVEL_ID), 0
         )
@@ -94,8 +106,6 @@ class IncomingStream:
         self.uses_fir: Final = ("ccm", "fir") in feedback
         self.fir_count = 0
         # Owned
-        self.consumers: tuple[Consumer, ...] = ()
-        """Who gets this stream's packets; replaced as a whole, never changed in place."""
         self.reception: Final = ReceptionStatistics(ssrc, codec.clock_rate)
         self.nack: Final = NackGenerator(kind) if ("nack", "") in feedback else None
         self.keyframes: Final = KeyFrameRequester() if self._keyframe_test else None
@@ -115,6 +125,14 @@ class IncomingStream:
         self.rates: Final = Rates()
         """Of ``octets``."""
         self._audio_levels = deque[int](maxlen=_MAX_AUDIO_LEVELS) if self._audio_level_id else None
+        self.score: Final = StreamScore()
+        self.top = Layers(0, 0)
+        """The highest layers that have been seen."""
+        self.layer_rates: Final = LayerRates()
+        self._marks: Final = MarkReader(codec.mime_type, always=simulcast) if kind == "video" else None
+        self._whole: Final = LayerView(self, EVERYTHING, self.cache)
+        self._views: list[LayerView] = [self._whole]
+        self._crossing: tuple[Consumer, ...] = ()
         self._newest = 0
         self._restart_number = -1  # the successor of a packet that was out of range
         self._pending: list[Packet] = []
@@ -122,6 +140,48 @@ class IncomingStream:
     def is_live(self, now: float) -> bool:
         """Whether packets have come within the last second."""
         return self.last_arrival is not None and now - self.last_arrival < _LIVE_SECONDS
+
+    # -- who watches ---
+
+    def view(self, layers: Layers, *, from_now: bool = False) -> LayerView:
+        """The view of ``layers``, for all who ask: of everything where the stream has no layers above those.
+
+        ``from_now``: a new one begins with the next packet, else with the last keyframe that is kept.
+        """
+        if layers.hold(self.top):
+            return self._whole
+        for view in self._views:
+            if view.layers == layers and view.consumers:
+                return view
+        view = LayerView(self, layers, PacketCache(_CACHE_SECONDS[self.kind]))
+        if not from_now:
+            view.take(self.cache.since_keyframe(newest=len(self._pending)))
+        self._views.append(view)
+        return view
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody gets packets of this stream."""
+        return any(view.consumers for view in self._views)
+
+    @property
+    def pending_count(self) -> int:
+        """Packets of the current batch that have been kept and not forwarded yet."""
+        return len(self._pending)
+
+    @property
+    def dependency_structure(self) -> DependencyStructure | None:
+        """What dependency descriptors of the last keyframe said of the stream's layers."""
+        return self._marks.structure if self._marks is not None else None
+
+    def start_crossing(self, consumer: "Consumer") -> None:
+        """Ask ``consumer`` at the beginning of each picture whether it goes over to another view of this stream."""
+        if consumer not in self._crossing:
+            self._crossing = (*self._crossing, consumer)
+
+    def stop_crossing(self, consumer: "Consumer") -> None:
+        """The opposite."""
+        self._crossing = tuple(each for each in self._crossing if each is not consumer)
 
     # -- packets ---
 
@@ -153,8 +213,10 @@ class IncomingStream:
         self._pending.clear()
         self.cache.clear()
         self.sender_report = None
-        for consumer in self.consumers:
-            consumer.on_restart(self)
+        for view in self._views:
+            view.restart()
+            for consumer in view.consumers:
+                consumer.on_restart(self)
 
     def receive_repair(self, packet: RtpPacket, data: memoryview, now: float) -> None:
         """Take one RTX packet: the original's sequence number, then its payload (RFC 4588, section 4).
@@ -191,6 +253,11 @@ class IncomingStream:
             level = packet.extensions.get(self._audio_level_id)
             if level:
                 self._audio_levels.append(level[0])
+        mark = None
+        if self._marks is not None:
+            mark = self._marks.read(payload, packet.marker, packet.extensions.get(self._descriptor_id))
+            if mark is not None:
+                self._note_layers(mark.layers, len(payload))
         ids = self._extension_ids
         elements = [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
         prepared = make_packet(
@@ -202,6 +269,7 @@ class IncomingStream:
             payload,
             keyframe=keyframe,
             arrival=now,
+            mark=mark,
         )
         cache.add(prepared)
         self._pending.append(prepared)
@@ -215,36 +283,63 @@ class IncomingStream:
         self._audio_levels.clear()
         return octets
 
-    def flush(self, now: float, *, forward: bool) -> None:
-        """Forward what the batch brought to all consumers; with ``forward`` false it is dropped.
+    def _note_layers(self, layers: Layers, octets: int) -> None:
+        self.layer_rates.add(layers, octets)
+        top = self.top
+        if not top.hold(layers):
+            self.top = Layers(max(top.spatial, layers.spatial), max(top.temporal, layers.temporal))
 
-        A consumer in whose handling a bug shows is told, and the others get their packets all the same.
-        """
+    def flush(self, now: float, *, forward: bool) -> None:
+        """Forward what the batch brought to all consumers; with ``forward`` false it is dropped."""
         pending = self._pending
         self._pending = []
         self.cache.expire(now)
-        if not pending or not forward or not self.consumers:
+        if len(self._views) > 1:
+            self._tidy(now)
+        if not forward:
+            for view in self._views[1:]:
+                view.restart()  # what it would have to know of the numbers is missing afterwards
+        if not pending or not forward:
             return
-        batch = Batch(pending)
-        for consumer in self.consumers:
-            try:
-                consumer.forward(self, batch, now)
-            except Exception as error:
-                consumer.fault(error)
+        if self._crossing:
+            self._forward_crossing(pending, now)
+        elif self.watched:
+            self._forward(Batch(pending), now)
 
-    def recent_group(self, now: float) -> Batch | None:
-        """The last keyframe and what has been forwarded since, where that is recent and small enough to be sent again.
+    def _forward(self, batch: Batch, now: float) -> None:
+        for view in self._views:
+            if view.consumers:
+                view.forward(batch, now)
 
-        It lets a consumer begin at once that comes too late for a keyframe, and too early for the next: see
-        :mod:`trio_sfu.media.keyframes` for why the sender would not make another one now.
+    def _forward_crossing(self, packets: list[Packet], now: float) -> None:
+        """Cut the batch where consumers go over to other views, so that each gets what is before from the old one.
+
+        They do so where nothing from before is missing, since its numbers would not be theirs any more; after some
+        time all the same, see :meth:`Consumer.crosses`.
         """
-        keyframes = self.keyframes
-        if keyframes is None or now - keyframes.last_keyframe > _REPLAY_SECONDS:
-            return None
-        group = self.cache.since_keyframe(newest=len(self._pending))
-        if not group or sum(packet.size for packet in group) > _REPLAY_OCTETS:
-            return None
-        return Batch(group)
+        begin = 0
+        for index, packet in enumerate(packets):
+            going = [
+                consumer for consumer in self._crossing if consumer.crosses(packet, now, complete=self._is_complete)
+            ]
+            if going:
+                if index > begin:
+                    self._forward(Batch(packets[begin:index]), now)
+                    begin = index
+                for consumer in going:
+                    consumer.cross(now)
+        self._forward(Batch(packets[begin:]), now)
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether no packet is missing that may still come."""
+        return self.nack is None or not self.nack.pending
+
+    def _tidy(self, now: float) -> None:
+        """Let go of views that nobody has, once there is nothing in them that may be asked for again."""
+        for view in self._views[1:]:
+            view.cache.expire(now)
+        self._views = [view for view in self._views if view is self._whole or view.consumers or len(view.cache)]
 
     # -- feedback ---
 
@@ -270,6 +365,13 @@ class IncomingStream:
         """The producer's SR: for lip-sync and for our receiver reports."""
         self.sender_report = (report, now)
         self.reception.on_sender_report(report, now)
+
+    def update_score(self) -> bool:
+        """Whether the score is another one now; to be called once a second."""
+        reception = self.reception
+        return self.score.update(
+            self.packets, max(0, reception.packets_lost) + self.repaired, self.repaired, self.retransmitted
+        )
 
     def report(self, now: float) -> ReportBlock | None:
         """The block for our next receiver report, where anything has been received."""

@@ -19,14 +19,29 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from trio_sfu.wire.rtp import ONE_BYTE_PROFILE, TWO_BYTE_PROFILE
+from trio_sfu.media.frame_mark import FrameIds, FrameMark
+from trio_sfu.wire.rtp import ONE_BYTE_PROFILE, TWO_BYTE_PROFILE, pack_extensions, unpack_extensions
 
-__all__ = ["Batch", "Layout", "Packet", "Stamp", "lay_out", "make_packet", "runs_of"]
+__all__ = [
+    "Batch",
+    "Layout",
+    "Packet",
+    "Stamp",
+    "empty_packet",
+    "lay_out",
+    "make_packet",
+    "runs_of",
+    "shift_ids",
+    "shifted",
+    "with_extension",
+    "with_ids",
+]
 
 NARROW_PREFIX: Final = 28
 WIDE_PREFIX: Final = 32
 _NARROW = struct.Struct("!HHIIHHIBHBI")
 _WIDE = struct.Struct("!HHIIHHBBBHHHHIx")
+_NUMBER = struct.Struct("!H")
 
 MAX_RUN_PACKETS: Final = 64  # what the kernel takes in one segmented send
 MAX_RUN_OCTETS: Final = 60_000
@@ -50,6 +65,17 @@ class Packet(NamedTuple):
     keyframe: bool
     """Whether a keyframe begins here."""
     arrival: float
+    mark: FrameMark | None = None
+    """Where it stands among its stream's layers, where they are told."""
+
+    @property
+    def elements_size(self) -> int:
+        """The length of the producer's extensions at the beginning of ``body``."""
+        return self.words * 4 - (16 if self.wide else 12)
+
+    def extension(self, identifier: int) -> bytes | None:
+        """One of the producer's extensions, by the router's identifier."""
+        return dict(unpack_extensions(self.wide, self.body[: self.elements_size])).get(identifier)
 
 
 def make_packet(
@@ -62,6 +88,7 @@ def make_packet(
     *,
     keyframe: bool,
     arrival: float,
+    mark: FrameMark | None = None,
 ) -> Packet:
     """Lay out one packet; ``extensions`` is what :func:`trio_sfu.wire.rtp.pack_extensions` returned."""
     wide, elements = extensions
@@ -77,7 +104,69 @@ def make_packet(
         prefix + len(body),
         keyframe,
         arrival,
+        mark,
     )
+
+
+def empty_packet(packet: Packet, sequence_number: int) -> Packet:
+    """A packet without payload in the place of ``packet``, under ``sequence_number``: nobody needs to wait for it.
+
+    Receivers take such packets for padding.
+    """
+    return make_packet(
+        sequence_number,
+        packet.timestamp,
+        packet.head & 0x7F,
+        False,
+        (False, b""),
+        b"",
+        keyframe=False,
+        arrival=packet.arrival,
+    )
+
+
+def with_extension(packet: Packet, identifier: int, value: bytes) -> Packet:
+    """The packet with another ``value`` of an extension that it has; without it, the packet as it is."""
+    size = packet.elements_size
+    elements = dict(unpack_extensions(packet.wide, packet.body[:size]))
+    if identifier not in elements:
+        return packet
+    elements[identifier] = value
+    return make_packet(
+        packet.sequence_number,
+        packet.timestamp,
+        packet.head & 0x7F,
+        packet.head & 0x80 != 0,
+        pack_extensions(list(elements.items())),
+        packet.body[size:],
+        keyframe=packet.keyframe,
+        arrival=packet.arrival,
+        mark=packet.mark,
+    )
+
+
+def with_ids(packet: Packet, ids: FrameIds) -> Packet:
+    """The packet with these picture ids in its payload descriptor; ``ids`` says where they lie."""
+    assert packet.mark is not None
+    body = bytearray(packet.body)
+    _write_ids(body, packet.elements_size, ids)
+    return packet._replace(body=bytes(body), mark=packet.mark._replace(ids=ids))
+
+
+def _write_ids(target: bytearray | memoryview, payload: int, ids: FrameIds) -> None:
+    picture_id, bits, at, tl0_pic_idx, tl0_at = ids
+    if bits == 15:
+        _NUMBER.pack_into(target, payload + at, 0x8000 | picture_id)
+    elif bits:
+        target[payload + at] = picture_id
+    if tl0_at:
+        target[payload + tl0_at] = tl0_pic_idx
+
+
+def shifted(ids: FrameIds, picture_offset: int, tl0_offset: int) -> FrameIds:
+    """Ids that are so much higher, modulo their widths."""
+    picture_id, bits, at, tl0_pic_idx, tl0_at = ids
+    return FrameIds(picture_id + picture_offset & (1 << bits) - 1, bits, at, tl0_pic_idx + tl0_offset & 0xFF, tl0_at)
 
 
 def runs_of(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -119,11 +208,22 @@ def lay_out(packets: Sequence[Packet], gap: int) -> Layout:
     rows: list[tuple[int, int, int, int, int, bool]] = []
     offset = 0
     narrow, wide_prefix, behind = bytes(NARROW_PREFIX), bytes(WIDE_PREFIX), bytes(gap)
-    for sequence_number, timestamp, head, words, wide, body, size, _, _ in packets:
+    for sequence_number, timestamp, head, words, wide, body, size, _, _, _ in packets:
         parts += (wide_prefix if wide else narrow, body, behind)
         rows.append((offset, head, sequence_number, timestamp, words, wide))
         offset += size + gap
     return Layout(b"".join(parts), rows)
+
+
+def shift_ids(
+    arena: memoryview, start: int, layout: Layout, packets: Sequence[Packet], picture_offset: int, tl0_offset: int
+) -> None:
+    """Raise the picture ids of packets that have just been written by ``layout`` into ``arena``, at ``start``."""
+    for packet, row in zip(packets, layout.rows, strict=True):
+        mark = packet.mark
+        if mark is not None and mark.ids is not None:
+            payload = start + row[0] + 16 + packet.words * 4
+            _write_ids(arena, payload, shifted(mark.ids, picture_offset, tl0_offset))
 
 
 class Batch:

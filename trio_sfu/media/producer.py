@@ -1,12 +1,14 @@
 """What one user sends: one or several RTP streams of one source, and the consumers that watch it.
 
-Made by :meth:`trio_sfu.media.router.Router.produce`. A producer with several streams (simulcast) gives each
-consumer one of them: the best that is alive and not above what it prefers.
+Made by :meth:`trio_sfu.media.router.Router.produce`. A producer with several streams (simulcast), or with one of
+several layers (SVC), gives each consumer the best that is alive and not above what it wants.
 """
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from trio_sfu.media.codec_matching import is_rtx
+from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.incoming_stream import IncomingStream
 from trio_sfu.media.layers import choose_stream
 from trio_sfu.media.ortc import ProducerMapping
@@ -22,6 +24,9 @@ __all__ = ["Producer"]
 
 # How long a better stream must have been alive before consumers go over to it unasked.
 _SETTLED_SECONDS: Final = 2.0
+# How long a stream must have been of no use to anybody before its sender hears of it.
+_UNWANTED_SECONDS: Final = 5.0
+_OPTIONS_SECONDS: Final = 0.2
 
 
 class Producer:
@@ -50,6 +55,12 @@ class Producer:
         self._session: Final = session
         # Derived
         self.type: Final = _type_of(rtp_parameters.encodings)
+        mode = parse_scalability_mode(rtp_parameters.encodings[0].scalability_mode)
+        several = len(rtp_parameters.encodings) > 1
+        self.top: Final = Layers(
+            len(rtp_parameters.encodings) - 1 if several else mode.spatial_layers - 1, mode.temporal_layers - 1
+        )
+        """The highest layers that were signalled; packets may show more temporal ones."""
         self._codecs: Final = [_codec_of(rtp_parameters, encoding) for encoding in rtp_parameters.encodings]
         self.has_keyframes: Final = keyframe_test(self._codecs[0].mime_type) is not None
         # Owned
@@ -58,6 +69,14 @@ class Producer:
         self.streams: dict[int, IncomingStream] = {}
         """By place among the encodings."""
         self.consumers: Final[dict[str, Consumer]] = {}
+        self.on_scores_change: Callable[[], None] | None = None
+        """Told that :attr:`IncomingStream.score` of a stream is another one. Must not block."""
+        self.on_wanted_change: Callable[[int | None], None] | None = None
+        """Told the highest stream of a simulcast producer that is of use, None: none is. Must not block."""
+        self._wanted: int | None = len(rtp_parameters.encodings) - 1
+        self._unwanted_since: float | None = None
+        self._options: list[tuple[Layers, int]] = []
+        self._options_until = float("-inf")
         self._live_since: dict[IncomingStream, float] = {}
         for index, encoding in enumerate(rtp_parameters.encodings):
             if encoding.ssrc is not None:
@@ -66,7 +85,16 @@ class Producer:
     # -- streams ---
 
     def _add_stream(self, index: int, ssrc: int, rtx_ssrc: int | None) -> IncomingStream:
-        stream = IncomingStream(self.kind, self._codecs[index], self.mapping, ssrc=ssrc, rtx_ssrc=rtx_ssrc, index=index)
+        stream = IncomingStream(
+            self.kind,
+            self._codecs[index],
+            self.mapping,
+            ssrc=ssrc,
+            rtx_ssrc=rtx_ssrc,
+            index=index,
+            simulcast=self.type == "simulcast",
+            layered=self.type == "svc",
+        )
         self.streams[index] = stream
         return stream
 
@@ -83,9 +111,9 @@ class Producer:
                 stream = self._add_stream(index, ssrc, None)
                 for consumer in self.consumers.values():
                     target = consumer.target
-                    too_high = target is not None and target.index > consumer.preferred_layer >= index
+                    too_high = target is not None and target.index > consumer.wanted.spatial >= index
                     if target is None or (too_high and consumer.packets == 0):
-                        consumer.bind(stream)
+                        consumer.bind(stream, self.layers_within(stream, consumer.wanted))
                 return stream
         return None
 
@@ -98,33 +126,118 @@ class Producer:
                 return stream
         return None
 
-    def stream_for(self, consumer: "Consumer", now: float) -> IncomingStream | None:
-        """What ``consumer`` is to get by its preference, of the streams that are alive.
+    def layers_within(self, stream: IncomingStream, wanted: Layers) -> Layers:
+        """What part of ``stream`` is for a consumer that wants these layers of the producer."""
+        if self.type == "simulcast":
+            # A stream below the one that is wanted is taken whole.
+            return Layers(EVERYTHING.spatial, EVERYTHING.temporal if stream.index < wanted.spatial else wanted.temporal)
+        return wanted
 
-        Where none is, what it has already, or the lowest: senders begin with that.
+    def choose_for(self, consumer: "Consumer", now: float, *, lasted: bool = False) -> None:
+        """Give ``consumer`` the best that is alive, with ``lasted`` for some time, and not above what it wants.
+
+        Where nothing is alive, what it has already, or the lowest: senders begin with that.
         """
         live = [stream for stream in self.streams.values() if stream.is_live(now)]
-        if live:
-            return choose_stream(live, consumer.preferred_layer)
-        return consumer.target or choose_stream(self.streams.values(), 0)
+        if lasted:
+            live = self._lasting(live, consumer, now) or live
+        stream = choose_stream(live, consumer.wanted.spatial) if self.type == "simulcast" else None
+        if stream is None:
+            stream = consumer.target or choose_stream(live or self.streams.values(), 0)
+        if stream is not None:
+            consumer.bind(stream, self.layers_within(stream, consumer.wanted))
+
+    def options(self, now: float) -> list[tuple[Layers, int]]:
+        """What a consumer may get, from the least to all, and the payload bit rate of each; none while nothing comes.
+
+        Of the higher spatial layers those that are half as smooth or smooth: a small picture that moves is better than
+        a large one that hardly does.
+        """
+        if now >= self._options_until:
+            self._options_until = now + _OPTIONS_SECONDS
+            self._options = list(self._list_options(now))
+        return self._options
+
+    def _list_options(self, now: float) -> Iterator[tuple[Layers, int]]:
+        least = 0
+        for index in sorted(self.streams):
+            stream = self.streams[index]
+            if not stream.is_live(now):
+                continue
+            rates = stream.layer_rates.read(now)
+            top = Layers(
+                max((layers.spatial for layers in rates), default=0),
+                max((layers.temporal for layers in rates), default=0),
+            )
+            for spatial in range(top.spatial + 1):
+                for temporal in range(top.temporal + 1):
+                    if (least and temporal < top.temporal - 1) or (spatial and temporal < top.temporal - 1):
+                        continue
+                    part = Layers(spatial, temporal)
+                    bitrate = sum(rate for layers, rate in rates.items() if part.hold(layers))
+                    if not rates:
+                        (bitrate,) = stream.rates.read((stream.octets,), now)
+                    if not bitrate:
+                        continue
+                    least = max(least + 1, bitrate)
+                    yield self._place_of(stream, part if rates else EVERYTHING), least
+
+    def _place_of(self, stream: IncomingStream, part: Layers) -> Layers:
+        """The layers of the producer that mean ``part`` of ``stream``."""
+        return Layers(stream.index, part.temporal) if self.type == "simulcast" else part
 
     def choose_streams(self, now: float) -> None:
-        """Move consumers to the stream for them: at once when theirs has stopped, else when the other has lasted.
+        """Move consumers to what is for them: at once when theirs has stopped, else when the other has lasted.
 
         To be called once a second.
         """
-        if len(self.rtp_parameters.encodings) == 1:
+        if not self.has_keyframes:
             return
         live = [stream for stream in self.streams.values() if stream.is_live(now)]
         self._live_since = {stream: self._live_since.get(stream, now) for stream in live}
-        settled = {stream for stream, since in self._live_since.items() if now - since >= _SETTLED_SECONDS}
         for consumer in self.consumers.values():
-            target = consumer.target
-            eligible = [stream for stream in live if stream in settled or stream is target]
-            stream = choose_stream(eligible or live, consumer.preferred_layer)
-            if stream is not None:
-                consumer.bind(stream)
-            consumer.tell_layer(now)
+            self.choose_for(consumer, now, lasted=True)
+            consumer.hasten(now)
+            consumer.tell_layers(now)
+        if self.type == "simulcast":
+            self._tell_wanted(now)
+
+    def _lasting(self, live: list[IncomingStream], consumer: "Consumer", now: float) -> list[IncomingStream]:
+        """The streams that have been alive for some time, or are what ``consumer`` has."""
+        return [
+            stream
+            for stream in live
+            if stream is consumer.target or now - self._live_since.get(stream, now) >= _SETTLED_SECONDS
+        ]
+
+    def _tell_wanted(self, now: float) -> None:
+        """Say which is the highest stream that anybody wants: more at once, less when that has lasted."""
+        wanted = max(
+            (
+                min(consumer.preferred.spatial, self.top.spatial)
+                for consumer in self.consumers.values()
+                if not consumer.paused
+            ),
+            default=None,
+        )
+        if wanted == self._wanted:
+            self._unwanted_since = None
+            return
+        if self._wanted is not None and (wanted is None or wanted < self._wanted):
+            if self._unwanted_since is None:
+                self._unwanted_since = now
+            if now - self._unwanted_since < _UNWANTED_SECONDS:
+                return
+        self._wanted = wanted
+        self._unwanted_since = None
+        if self.on_wanted_change is not None:
+            self.on_wanted_change(wanted)
+
+    def update_scores(self) -> None:
+        """To be called once a second."""
+        changed = [stream.update_score() for stream in self.streams.values()] if not self.paused else []
+        if any(changed) and self.on_scores_change is not None:
+            self.on_scores_change()
 
     def request_keyframe(self, stream: IncomingStream, now: float, *, urgent: bool) -> None:
         """Ask the sender for a keyframe of ``stream``, now or as soon as it is its turn."""
@@ -137,7 +250,7 @@ class Producer:
         """Forward nothing until :meth:`resume`."""
         self.paused = True
         for consumer in self.consumers.values():
-            consumer.tell_layer(self._session.now())
+            consumer.tell_layers(self._session.now())
 
     def resume(self) -> None:
         """Go on; every consumer begins with a keyframe."""

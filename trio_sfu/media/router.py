@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from trio_sfu.media.capabilities import router_rtp_capabilities
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
+from trio_sfu.media.frame_mark import Layers
 from trio_sfu.media.ortc import (
     get_consumable_rtp_parameters,
     get_consumer_rtp_parameters,
@@ -96,11 +97,11 @@ class Router:
         rtp_capabilities: RtpCapabilities,
         *,
         paused: bool = False,
-        preferred_layer: int | None = None,
+        preferred_layers: Layers | None = None,
     ) -> Consumer:
         """Make a consumer of ``producer`` on ``transport``; the closing of either closes it.
 
-        ``preferred_layer``: see :meth:`Consumer.set_preferred_layer`; the highest where it is not given.
+        ``preferred_layers``: see :meth:`Consumer.set_preferred_layers`; the highest where they are not given.
 
         Raises :class:`MediaError` (``cannot-consume`` where the endpoint lacks the codec, ``transport-closed``,
         ``producer-not-found`` for a closed one).
@@ -125,14 +126,12 @@ class Router:
             session,
             rtp_parameters,
             paused=paused,
-            preferred_layer=preferred_layer,
+            preferred_layers=preferred_layers,
             first_sequence_number=self._random.randrange(0x8000),
         )
         session.add_consumer(consumer)
         producer.consumers[consumer.id] = consumer
-        stream = producer.stream_for(consumer, session.now())
-        if stream is not None:
-            consumer.bind(stream)
+        producer.choose_for(consumer, session.now())
         return consumer
 
     def tick(self, now: float) -> None:

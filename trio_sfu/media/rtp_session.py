@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 
 from trio_sfu.media.arrivals import ArrivalRecorder
+from trio_sfu.media.bandwidth.control import BandwidthControl
 from trio_sfu.media.capabilities import (
     ABS_SEND_TIME_URI,
     MID_URI,
@@ -41,6 +42,7 @@ from trio_sfu.wire.rtcp import (
     parse_compound,
 )
 from trio_sfu.wire.rtp import RtpPacket, parse_rtp
+from trio_sfu.wire.transport_feedback import TransportFeedback
 
 __all__ = ["RtpSession", "SessionCounters"]
 
@@ -53,6 +55,7 @@ _MOST_SSRCS: Final = 4096  # whatever is announced, in the life of a transport
 _MAX_RTCP_BLOCKS: Final = 20  # keeps a compound within 1200 bytes
 _MAX_NACKED: Final = 250  # numbers in one NACK, of either direction
 _MAX_REMB_SSRCS: Final = 255
+_UNLIMITED: Final = 1_000_000_000  # bit/s
 _MAX_RTCP_SIZE: Final = 1200
 _NTP_EPOCH: Final = 2208988800  # seconds from 1900 to 1970
 
@@ -104,7 +107,10 @@ class RtpSession:
         self._extension_ids: dict[str, int] = {}
         self._arrivals: ArrivalRecorder | None = None
         self._limit: ReceiveLimit | None = None
+        self.bandwidth: BandwidthControl | None = None
+        """Towards the peer; None where it does not tell what arrives."""
         self._transport_cc_id = 0
+        self._most_incoming: int | None = None
         self._touched: dict[IncomingStream, Producer] = {}
         self._unknown_ssrcs: set[int] = set()
         self._unknown_limit = _MAX_UNKNOWN_SSRCS
@@ -196,6 +202,18 @@ class RtpSession:
         if consumer.rtx_ssrc is not None:
             self._outgoing[consumer.rtx_ssrc] = consumer
         self._unknown_limit = min(self._unknown_limit + _UNKNOWN_SSRCS_PER_MEMBER, _MOST_SSRCS)
+
+    def on_sent_of(self, consumer: Consumer) -> Callable[[int, int, int, float], None] | None:
+        """Where a new consumer reports what it sends, see :attr:`BandwidthEstimator.on_sent`; None: nowhere."""
+        feedback = {each.type for codec in consumer.rtp_parameters.codecs for each in codec.rtcp_feedback}
+        counted = consumer.counted and "transport-cc" in feedback
+        if counted or "goog-remb" in feedback:
+            if self.bandwidth is None:
+                self.bandwidth = BandwidthControl()
+            if counted:
+                self.bandwidth.estimator.expect_feedback()
+                return self.bandwidth.estimator.on_sent
+        return None
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Called by the consumer as it closes; tells the receiver by BYE (RFC 3550, section 6.6)."""
@@ -340,14 +358,26 @@ class RtpSession:
                         if ssrc in self._outgoing:
                             self._outgoing[ssrc].firs_received += 1
                             self._outgoing[ssrc].on_keyframe_request(now)
+                case TransportFeedback():
+                    if self.bandwidth is not None:
+                        self.bandwidth.estimator.on_feedback(packet, now)
+                case Remb(bitrate=bitrate):
+                    if self.bandwidth is not None:
+                        self.bandwidth.estimator.on_remb(bitrate, now)
                 case _:
-                    pass  # SDES, BYE, XR, REMB and transport feedback need no answer from us
+                    pass  # SDES, BYE and XR need no answer from us
 
     def _on_reports(self, reports: tuple[ReportBlock, ...], now: float) -> None:
+        worst = -1.0
         for block in reports:
             consumer = self._outgoing.get(block.ssrc)
             if consumer is not None and block.ssrc == consumer.ssrc:
                 consumer.on_report(block, now)
+                worst = max(worst, consumer.fraction_lost)
+                if self.bandwidth is not None and consumer.round_trip is not None:
+                    self.bandwidth.estimator.on_round_trip(consumer.round_trip)
+        if self.bandwidth is not None and worst >= 0:
+            self.bandwidth.estimator.on_report(worst, now)
 
     # -- RTCP of ours ---
 
@@ -364,13 +394,18 @@ class RtpSession:
         for consumer in self.consumers.values():
             if consumer.waiting:
                 consumer.begin(now)
+        if self.bandwidth is not None:
+            self.bandwidth.tick(self.consumers.values(), now)
         if self._arrivals is not None:
             self._send_feedback(self._arrivals, now)
         if now >= self._next_report:
             self._next_report = now + _REPORT_SECONDS
             self._send_reports(now)
             for producer in self.producers.values():
+                producer.update_scores()
                 producer.choose_streams(now)
+            for consumer in self.consumers.values():
+                consumer.update_score()
             self._sample(now)
 
     def _send_nack(self, stream: IncomingStream, lost: tuple[int, ...]) -> None:
@@ -415,10 +450,8 @@ class RtpSession:
         for at in range(0, len(blocks), _MAX_RTCP_BLOCKS):
             self.sink.send_rtcp(ReceiverReport(self.ssrc, tuple(blocks[at : at + _MAX_RTCP_BLOCKS])).to_bytes())
         if self._limit is not None and blocks:
-            worst = max(block.fraction_lost for block in blocks) / 256
-            bitrate = self._limit.update(worst, now)
-            ssrcs = tuple(block.ssrc for block in blocks[:_MAX_REMB_SSRCS])
-            self.sink.send_rtcp(Remb(self.ssrc, bitrate, ssrcs).to_bytes())
+            self._limit.update(max(block.fraction_lost for block in blocks) / 256, now)
+        self._send_limit()
 
     # -- statistics ---
 
@@ -436,14 +469,39 @@ class RtpSession:
         )
 
     @property
+    def outgoing_estimate(self) -> int | None:
+        """How much the path to the peer carries, in bit/s, where that is known."""
+        return self.bandwidth.estimator.bitrate if self.bandwidth is not None else None
+
+    @property
     def incoming_limit(self) -> int | None:
         """How much the sender may send, in bit/s, where that is ours to say."""
-        return self._limit.bitrate if self._limit is not None else None
+        limits = [self._limit.bitrate] if self._limit is not None else []
+        if self._most_incoming is not None:
+            limits.append(self._most_incoming)
+        return min(limits, default=None)
+
+    def set_max_incoming_bitrate(self, bitrate: int | None) -> None:
+        """Let the peer send no more than ``bitrate`` bit/s in all, None: what the path carries.
+
+        Said by REMB every second, which senders heed together with transport-wide feedback; they would keep to the last
+        one they heard, so it goes on being said that there is no limit.
+        """
+        self._most_incoming = bitrate or (None if self._most_incoming is None else _UNLIMITED)
+        if self.sink is not None:
+            self._send_limit()
+
+    def _send_limit(self) -> None:
+        bitrate = self.incoming_limit
+        ssrcs = tuple(self._incoming)[:_MAX_REMB_SSRCS]
+        if bitrate is not None and ssrcs and self.sink is not None:
+            self.sink.send_rtcp(Remb(self.ssrc, bitrate, ssrcs).to_bytes())
 
     def _sample(self, now: float) -> None:
         self.rates.sample(self.octets(), now)
         for stream, _ in self._incoming.values():
             stream.rates.sample((stream.octets,), now)
+            stream.layer_rates.sample(now)
         for consumer in self.consumers.values():
             consumer.rates.sample((consumer.octets,), now)
 

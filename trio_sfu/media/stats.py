@@ -76,6 +76,7 @@ class TransportStats(
     rtx_send_bitrate: int
     ice_selected_tuple: TransportTuple | None = None
     available_incoming_bitrate: int | None = None
+    available_outgoing_bitrate: int | None = None
 
 
 class BaseRtpStreamStats(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -173,6 +174,7 @@ def transport_stats(transport: StatsTransport, now: float, timestamp: int) -> Tr
         rtx_send_bitrate=rtx_sent,
         ice_selected_tuple=transport.ice_selected_tuple,
         available_incoming_bitrate=session.incoming_limit,
+        available_outgoing_bitrate=session.outgoing_estimate,
     )
 
 

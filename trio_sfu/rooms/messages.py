@@ -33,6 +33,7 @@ ObjectId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Name: TypeAlias = Annotated[str, Meta(max_length=64)]
 AppData: TypeAlias = dict[str, Any]
 Direction: TypeAlias = Literal["producer", "consumer"]
+Bitrate: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Layer: TypeAlias = Annotated[int, Meta(ge=0, le=255)]
 LiveState: TypeAlias = Literal["starting", "live", "restarting", "failed", "ended"]
 
@@ -184,14 +185,32 @@ class RequestKeyFrame(Message, frozen=True, kw_only=True, tag="requestKeyFrame")
 
 
 class SetPreferredLayers(Message, frozen=True, kw_only=True, tag="setPreferredLayers"):
-    """The highest stream of a simulcast producer to get: its place among the encodings, too high means the highest.
+    """The highest layers of a producer to get; too high means the highest, no ``temporal_layer`` all of them.
 
-    ``temporal_layer`` is taken and has no effect: all of them are forwarded. Reply: :class:`PreferredLayersSet`.
+    ``spatial_layer`` is the place among the encodings of a simulcast producer. Reply: :class:`PreferredLayersSet`.
     """
 
     consumer_id: ObjectId
     spatial_layer: Layer
     temporal_layer: Layer | None = None
+    room_id: RoomId | None = None
+
+
+class SetConsumerPriority(Message, frozen=True, kw_only=True, tag="setConsumerPriority"):
+    """Who of the user's consumers is served first where there is not bandwidth enough. Reply: :class:`PrioritySet`."""
+
+    consumer_id: ObjectId
+    priority: Annotated[int, Meta(ge=1, le=255)]
+    room_id: RoomId | None = None
+
+
+class SetMaxIncomingBitrate(Message, frozen=True, kw_only=True, tag="setMaxIncomingBitrate"):
+    """How much the user's producer transport is to receive at most, in bit/s; 0: as much as the path carries.
+
+    Reply: :class:`MaxIncomingBitrateSet`.
+    """
+
+    bitrate: Bitrate
     room_id: RoomId | None = None
 
 
@@ -228,6 +247,8 @@ Request: TypeAlias = (
     | ResumeConsumer
     | RequestKeyFrame
     | SetPreferredLayers
+    | SetConsumerPriority
+    | SetMaxIncomingBitrate
     | GetStats
 )
 
@@ -345,9 +366,22 @@ class KeyFrameRequested(Message, frozen=True, kw_only=True, tag="keyFrameRequest
 
 
 class PreferredLayersSet(Message, frozen=True, kw_only=True, tag="preferredLayersSet", omit_defaults=True):
-    """What is preferred now; absent where the producer has one stream, and nothing to choose from, as in mediasoup."""
+    """What is preferred now; absent where the producer has nothing to choose from, as in mediasoup."""
 
     spatial_layer: int | None = None
+    temporal_layer: int | None = None
+
+
+class PrioritySet(Message, frozen=True, kw_only=True, tag="prioritySet"):
+    """The consumer's priority now."""
+
+    priority: int
+
+
+class MaxIncomingBitrateSet(Message, frozen=True, kw_only=True, tag="maxIncomingBitrateSet"):
+    """The limit now."""
+
+    bitrate: int
 
 
 class StatsRead(Message, frozen=True, kw_only=True, tag="statsRead"):
@@ -372,6 +406,8 @@ Reply: TypeAlias = (
     | Resumed
     | KeyFrameRequested
     | PreferredLayersSet
+    | PrioritySet
+    | MaxIncomingBitrateSet
     | StatsRead
 )
 
@@ -428,11 +464,50 @@ class ConsumerClosed(Message, frozen=True, kw_only=True, tag="consumerClosed"):
 
 
 class LayersChanged(Message, frozen=True, kw_only=True, tag="layersChanged"):
-    """To the consumer's owner: the layer of a simulcast producer that is forwarded now, null while none is."""
+    """To the consumer's owner: the highest layers of a simulcast or SVC producer that are forwarded now, null while
+    none are."""
 
     room_id: str
     consumer_id: str
     spatial_layer: int | None
+    temporal_layer: int | None
+
+
+class LayersWanted(Message, frozen=True, kw_only=True, tag="layersWanted"):
+    """To the owner of a simulcast producer: the highest stream that anybody wants to see, null where nobody does.
+
+    What is above may be switched off. More is told at once, less when it has lasted for 5 s.
+    """
+
+    room_id: str
+    producer_id: str
+    spatial_layer: int | None
+
+
+class EncodingScore(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """mediasoup's ``ProducerScore``: how well one stream of a producer arrives, 0 (not at all) to 10."""
+
+    encoding_idx: int
+    ssrc: int
+    score: int
+    rid: str | None = None
+
+
+class ConsumerScore(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """mediasoup's: how well a consumer's stream arrives, the producer's that it is made from, and all of these."""
+
+    score: int
+    producer_score: int
+    producer_scores: tuple[int, ...]
+
+
+class Score(Message, frozen=True, kw_only=True, tag="score", omit_defaults=True):
+    """To the owner of a producer or a consumer, which is the one that is named, when a score has changed."""
+
+    room_id: str
+    score: tuple[EncodingScore, ...] | ConsumerScore
+    producer_id: str | None = None
+    consumer_id: str | None = None
 
 
 class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -514,6 +589,8 @@ EventPayload: TypeAlias = (
     | ProducerResumed
     | ConsumerClosed
     | LayersChanged
+    | LayersWanted
+    | Score
     | PeersChanged
     | TransportClosed
     | PeerClosed

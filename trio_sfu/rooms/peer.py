@@ -14,6 +14,7 @@ import trio
 
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
+from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.parameters import DtlsParameters
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.stats import Stats, consumer_stats, producer_stats, transport_stats
@@ -26,19 +27,25 @@ from trio_sfu.rooms.messages import (
     ConnectProducerTransport,
     Consume,
     Consumed,
+    ConsumerScore,
     CreateConsumerTransport,
     CreateProducerTransport,
     Direction,
+    EncodingScore,
     GetRouterRtpCapabilities,
     GetStats,
     KeyFrameRequested,
     LayersChanged,
+    LayersWanted,
     ListProducers,
+    MaxIncomingBitrateSet,
     NewProducer,
     PauseConsumer,
     Paused,
     PauseProducer,
+    PreferredLayers,
     PreferredLayersSet,
+    PrioritySet,
     Produce,
     Produced,
     ProducerList,
@@ -53,6 +60,9 @@ from trio_sfu.rooms.messages import (
     Resumed,
     ResumeProducer,
     RouterCapabilities,
+    Score,
+    SetConsumerPriority,
+    SetMaxIncomingBitrate,
     SetPreferredLayers,
     StatsRead,
     StopProducing,
@@ -224,6 +234,8 @@ class Peer:
         )
         for old in replaced:
             self._close_producer(old, tell_owner=True)
+        producer.on_scores_change = partial(self._scores_changed, producer)
+        producer.on_wanted_change = partial(self._layers_wanted, producer)
         self._producers[producer.id] = producer
         self._room.add_producer(self, producer)
         self._room.tell_others(
@@ -259,9 +271,10 @@ class Peer:
             producer,
             request.rtp_capabilities,
             paused=bool(request.paused),
-            preferred_layer=None if layers is None else layers.spatial_layer,
+            preferred_layers=None if layers is None else _layers(layers),
         )
-        consumer.on_layer_change = partial(self._layer_changed, consumer.id)
+        consumer.on_layers_change = partial(self._layers_changed, consumer.id)
+        consumer.on_score_change = partial(self._score_changed, consumer)
         self._consumers[consumer.id] = consumer
         self._room.add_consumer(self, consumer.id, producer.id)
         return Consumed(
@@ -315,11 +328,50 @@ class Peer:
         return KeyFrameRequested()
 
     async def _set_preferred_layers(self, request: SetPreferredLayers) -> Reply:
-        layer = self._consumer(request.consumer_id).set_preferred_layer(request.spatial_layer)
-        return PreferredLayersSet(spatial_layer=layer)
+        layers = self._consumer(request.consumer_id).set_preferred_layers(_layers(request))
+        if layers is None:
+            return PreferredLayersSet()
+        return PreferredLayersSet(spatial_layer=layers.spatial, temporal_layer=layers.temporal)
 
-    def _layer_changed(self, consumer_id: str, layer: int | None) -> None:
-        self._room.tell(self, LayersChanged(room_id=self._room.id, consumer_id=consumer_id, spatial_layer=layer))
+    async def _set_consumer_priority(self, request: SetConsumerPriority) -> Reply:
+        self._consumer(request.consumer_id).priority = request.priority
+        return PrioritySet(priority=request.priority)
+
+    async def _set_max_incoming_bitrate(self, request: SetMaxIncomingBitrate) -> Reply:
+        self._transport("producer").session.set_max_incoming_bitrate(request.bitrate or None)
+        return MaxIncomingBitrateSet(bitrate=request.bitrate)
+
+    def _layers_wanted(self, producer: Producer, layer: int | None) -> None:
+        event = LayersWanted(room_id=self._room.id, producer_id=producer.id, spatial_layer=layer)
+        self._room.tell(self, event)
+
+    def _scores_changed(self, producer: Producer) -> None:
+        scores = tuple(
+            EncodingScore(
+                encoding_idx=index,
+                ssrc=stream.ssrc,
+                score=stream.score.value,
+                rid=producer.rtp_parameters.encodings[index].rid,
+            )
+            for index, stream in sorted(producer.streams.items())
+        )
+        self._room.tell(self, Score(room_id=self._room.id, producer_id=producer.id, score=scores))
+
+    def _score_changed(self, consumer: Consumer) -> None:
+        streams = consumer.producer.streams
+        score = ConsumerScore(
+            score=consumer.score.value,
+            producer_score=consumer.stream.score.value if consumer.stream is not None else 0,
+            producer_scores=tuple(streams[index].score.value for index in sorted(streams)),
+        )
+        self._room.tell(self, Score(room_id=self._room.id, consumer_id=consumer.id, score=score))
+
+    def _layers_changed(self, consumer_id: str, layers: Layers | None) -> None:
+        spatial, temporal = layers or (None, None)
+        event = LayersChanged(
+            room_id=self._room.id, consumer_id=consumer_id, spatial_layer=spatial, temporal_layer=temporal
+        )
+        self._room.tell(self, event)
 
     async def _get_stats(self, request: GetStats) -> Reply:
         """Of the user's own only: a consumer's tell all that one may know about its producer, without addresses."""
@@ -465,6 +517,8 @@ _HANDLERS: dict[type[Request], Callable[..., Awaitable[Reply]]] = {
     ResumeConsumer: Peer._resume_consumer,
     RequestKeyFrame: Peer._request_key_frame,
     SetPreferredLayers: Peer._set_preferred_layers,
+    SetConsumerPriority: Peer._set_consumer_priority,
+    SetMaxIncomingBitrate: Peer._set_max_incoming_bitrate,
     GetStats: Peer._get_stats,
 }
 
@@ -479,6 +533,11 @@ class _RefusedError(Exception):
 
 def _no_producer() -> _RefusedError:
     return _RefusedError("producer-not-found", "There is no such producer in this room")
+
+
+def _layers(wanted: SetPreferredLayers | PreferredLayers) -> Layers:
+    temporal = EVERYTHING.temporal if wanted.temporal_layer is None else wanted.temporal_layer
+    return Layers(wanted.spatial_layer, temporal)
 
 
 def _gone() -> RequestError:

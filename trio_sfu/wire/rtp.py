@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from trio_sfu.wire.errors import BadPacket
 
-__all__ = ["ONE_BYTE_PROFILE", "TWO_BYTE_PROFILE", "RtpPacket", "pack_extensions", "parse_rtp"]
+__all__ = ["ONE_BYTE_PROFILE", "TWO_BYTE_PROFILE", "RtpPacket", "pack_extensions", "parse_rtp", "unpack_extensions"]
 
 ONE_BYTE_PROFILE = 0xBEDE  # RFC 8285, section 4.2
 TWO_BYTE_PROFILE = 0x1000  # RFC 8285, section 4.3: the low four bits are "appbits"
@@ -117,3 +117,10 @@ def pack_extensions(elements: list[tuple[int, bytes]]) -> tuple[bool, bytes]:
         parts.append(value)
     packed = b"".join(parts)
     return wide, packed + bytes(-len(packed) % 4)
+
+
+def unpack_extensions(wide: bool, packed: bytes) -> list[tuple[int, bytes]]:
+    """The elements that :func:`pack_extensions` packed."""
+    found: dict[int, bytes] = {}
+    (_read_two_byte if wide else _read_one_byte)(packed, 0, len(packed), found)
+    return list(found.items())

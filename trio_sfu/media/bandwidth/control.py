@@ -1,0 +1,87 @@
+"""What a transport's consumers are sent for the bandwidth there is: estimate, allocation and probes together.
+
+Owned by the :class:`~trio_sfu.media.rtp_session.RtpSession` of a transport whose peer tells of what arrives (by
+transport-wide feedback or REMB). Consumers are told by :meth:`~trio_sfu.media.consumer.Consumer.set_limit`.
+"""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
+
+from trio_sfu.media.bandwidth.allocation import Allocator, Claim, wanted_bitrate
+from trio_sfu.media.bandwidth.estimator import BandwidthEstimator
+from trio_sfu.media.frame_mark import EVERYTHING, Layers
+
+if TYPE_CHECKING:
+    from trio_sfu.media.consumer import Consumer
+
+__all__ = ["BandwidthControl"]
+
+_ALLOCATION_SECONDS: Final = 0.25
+_DROP: Final = 0.95  # the estimate has fallen so far: allocate at once
+# What packets are longer than the payload that streams are measured by: RTP, its extensions, SRTP, UDP and IP.
+_OVERHEAD: Final = 1.08
+# As long as nothing of a video has been measured: enough to find out whether the path carries one.
+_GUESS: Final = 1_500_000
+
+
+class BandwidthControl:
+    """One transport's. :meth:`tick` is to be called every 20 ms."""
+
+    def __init__(self) -> None:
+        self.estimator: Final = BandwidthEstimator()
+        self._allocator: Final = Allocator()
+        self._allocated_at = float("-inf")
+        self._allocated: int | None = None
+        self._limited = False
+
+    def tick(self, consumers: Collection["Consumer"], now: float) -> None:
+        """Send the probes that are due, and divide the bandwidth anew from time to time."""
+        estimator = self.estimator
+        estimator.tick(now)
+        probe = estimator.take_probe(now)
+        if probe is not None and probe.size:
+            self._send_probe(consumers, probe.size, now)
+        bitrate = estimator.bitrate
+        fallen = bitrate is not None and self._allocated is not None and bitrate < self._allocated * _DROP
+        if fallen or now - self._allocated_at >= _ALLOCATION_SECONDS:
+            self._allocated_at = now
+            self._allocated = bitrate
+            self._allocate(consumers, bitrate, now)
+
+    def _send_probe(self, consumers: Collection["Consumer"], octets: int, now: float) -> None:
+        for consumer in consumers:
+            if consumer.kind == "video" and octets > 0:
+                octets -= consumer.probe(octets, now)
+
+    def _allocate(self, consumers: Collection["Consumer"], bitrate: int | None, now: float) -> None:
+        if bitrate is None:
+            if self._limited:
+                self._limited = False
+                for consumer in consumers:
+                    consumer.set_limit(EVERYTHING)
+            return
+        self._limited = True
+        claims: list[Claim] = []
+        layers: dict[str, tuple[Consumer, tuple[Layers, ...]]] = {}
+        guessed = 0
+        for consumer in consumers:
+            if consumer.paused or consumer.producer.paused:
+                continue
+            options = consumer.options(now)
+            if options:
+                bitrates = tuple(round(each * _OVERHEAD) for _, each in options)
+                # Where there are more or less options than before the choice is made anew, at once.
+                claim = f"{consumer.id} {len(options)}"
+                claims.append(Claim(claim, consumer.kind, bitrates, consumer.priority))
+                layers[claim] = (consumer, tuple(each for each, _ in options))
+            elif consumer.kind == "video":
+                guessed += _GUESS
+        self.estimator.set_wanted(wanted_bitrate(claims) + guessed)
+        for decision in self._allocator.decide(bitrate, claims, now):
+            consumer, choices = layers[decision.id]
+            if decision.index is None:
+                consumer.set_limit(None)
+            else:
+                # Who has the most that there is may have more when there is.
+                last = decision.index == len(choices) - 1
+                consumer.set_limit(EVERYTHING if last else choices[decision.index])

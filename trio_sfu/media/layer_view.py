@@ -1,0 +1,186 @@
+"""What is left of an incoming stream when the layers above some are left out: one view for all who want the same.
+
+Owned by the :class:`~trio_sfu.media.incoming_stream.IncomingStream`. A view numbers its packets anew, so that what is
+left out makes no holes, and keeps them for retransmission; consumers see packets of views only and shift their numbers
+once more. The view of everything, which most consumers have, changes nothing and costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from trio_sfu.media.capabilities import DEPENDENCY_DESCRIPTOR_ID
+from trio_sfu.media.frame_mark import EVERYTHING, FrameMark, Layers
+from trio_sfu.media.packet import Batch, Packet, empty_packet, with_extension, with_ids
+from trio_sfu.media.packet_cache import PacketCache
+from trio_sfu.media.sequence_map import PictureMap, SequenceMap
+from trio_sfu.wire.dependency_descriptor import with_active_decode_targets
+from trio_sfu.wire.errors import BadPacket
+
+if TYPE_CHECKING:
+    from trio_sfu.media.consumer import Consumer
+    from trio_sfu.media.incoming_stream import IncomingStream
+
+__all__ = ["LayerView", "may_cross", "next_step"]
+
+_MARKER: Final = 0x80
+# How old a keyframe may be for a consumer to begin with it, and how much may be sent at once for that.
+_REPLAY_SECONDS: Final = 0.5
+_REPLAY_OCTETS: Final = 250_000
+
+
+class LayerView:
+    """The packets of ``stream`` that belong to ``layers``."""
+
+    def __init__(self, stream: "IncomingStream", layers: Layers, cache: PacketCache) -> None:
+        """``cache``: the stream's own for the view of everything, which the stream fills, else an empty one."""
+        # Given
+        self.stream: Final = stream
+        self.layers: Final = layers
+        self.cache: Final = cache
+        # Owned
+        self.consumers: tuple[Consumer, ...] = ()
+        """Who gets its packets; replaced as a whole, never changed in place."""
+        self._numbers: SequenceMap | None = None
+        self._pictures: PictureMap | None = None
+        self._announced = False  # the decode targets that are active
+        # Derived
+        self.is_whole: Final = layers == EVERYTHING
+        # VP8 receivers wait for picture ids that are missing; VP9's references count them (RFC 9628, section 4.2).
+        self.closes_picture_ids: Final = stream.mime_type.lower() == "video/vp8"
+
+    def __repr__(self) -> str:
+        return f"<LayerView of {self.stream.ssrc:#x}, {self.layers}>"
+
+    def attach(self, consumer: "Consumer") -> None:
+        """Let ``consumer`` have the packets from now on; a second call does nothing."""
+        if consumer not in self.consumers:
+            self.consumers = (*self.consumers, consumer)
+
+    def detach(self, consumer: "Consumer") -> None:
+        """The opposite."""
+        self.consumers = tuple(each for each in self.consumers if each is not consumer)
+
+    def restart(self) -> None:
+        """The sender has begun anew, with other numbers."""
+        self._numbers = self._pictures = None
+        self._announced = False
+        self.cache.clear()
+
+    def forward(self, batch: Batch, now: float) -> None:
+        """Give the view's part of ``batch`` to its consumers.
+
+        A consumer in whose handling a bug shows is told, and the others get their packets all the same.
+        """
+        if not self.is_whole:
+            packets = self.take(batch.packets)
+            if not packets:
+                return
+            batch = Batch(packets)
+        for consumer in self.consumers:
+            try:
+                consumer.forward(self, batch, now)
+            except Exception as error:
+                consumer.fault(error)
+
+    def take(self, packets: list[Packet]) -> list[Packet]:
+        """The view's part of what has come, under the view's numbers; it is kept for retransmission.
+
+        A late packet of a layer that is left out leaves its number to an empty one, else the receiver would wait for
+        it.
+        """
+        taken: list[Packet] = []
+        if self._numbers is None and packets:
+            self._numbers = SequenceMap(packets[0].sequence_number)
+        for packet in packets:
+            assert self._numbers is not None
+            mark = packet.mark
+            if mark is None or self.layers.hold(mark.layers):
+                number = self._numbers.keep(packet.sequence_number)
+                if number is not None:
+                    taken.append(self._renumbered(packet._replace(sequence_number=number)))
+                continue
+            pictures = self._pictures_of(mark)
+            if pictures is not None and mark.ids is not None:
+                pictures.drop(mark.ids.picture_id)
+            number = self._numbers.drop(packet.sequence_number)
+            if number is not None:
+                taken.append(empty_packet(packet, number))
+        for packet in taken:
+            self.cache.add(packet)
+        return taken
+
+    def _pictures_of(self, mark: FrameMark) -> PictureMap | None:
+        """The numbering of pictures, where there is any to keep without holes."""
+        if self._pictures is None and self.closes_picture_ids and mark.ids is not None and mark.ids.picture_id_bits:
+            self._pictures = PictureMap(mark.ids.picture_id, mark.ids.picture_id_bits)
+        return self._pictures
+
+    def _renumbered(self, packet: Packet) -> Packet:
+        """The packet with marker, picture id and descriptor as they are without what is left out."""
+        mark = packet.mark
+        if mark is None:
+            return packet
+        if mark.ends_frame and mark.layers.spatial == self.layers.spatial:
+            packet = packet._replace(head=packet.head | _MARKER)  # the last of its picture now
+        pictures = self._pictures_of(mark)
+        if pictures is not None and mark.ids is not None:
+            picture_id = pictures.keep(mark.ids.picture_id)
+            if picture_id is not None and picture_id != mark.ids.picture_id:
+                packet = with_ids(packet, mark.ids._replace(picture_id=picture_id))
+        elif mark.dependency is not None and (mark.dependency.structure is not None or not self._announced):
+            packet = self._announce(packet)
+        return packet
+
+    def _announce(self, packet: Packet) -> Packet:
+        """Say which decode targets there still are (AV1 RTP specification, A.8.3), where the descriptor goes on."""
+        value = packet.extension(DEPENDENCY_DESCRIPTOR_ID)
+        structure = self.stream.dependency_structure
+        if value is None or structure is None:
+            return packet
+        try:
+            value = with_active_decode_targets(value, structure, structure.targets_up_to(*self.layers))
+            packet = with_extension(packet, DEPENDENCY_DESCRIPTOR_ID, value)
+        except BadPacket:  # too long for an extension now
+            return packet
+        self._announced = True
+        return packet
+
+    def recent_group(self, now: float) -> Batch | None:
+        """The last keyframe and what has been forwarded since, where that is recent and small enough to be sent again.
+
+        It lets a consumer begin at once that comes too late for a keyframe, and too early for the next: see
+        :mod:`trio_sfu.media.keyframes` for why the sender would not make another one now.
+        """
+        keyframes = self.stream.keyframes
+        if keyframes is None or now - keyframes.last_keyframe > _REPLAY_SECONDS:
+            return None
+        group = self.cache.since_keyframe(newest=self.stream.pending_count if self.is_whole else 0)
+        if not group or sum(packet.size for packet in group) > _REPLAY_OCTETS:
+            return None
+        return Batch(group)
+
+
+def next_step(current: Layers, wanted: Layers) -> Layers:
+    """How far a consumer of ``current`` layers can go towards ``wanted`` at once.
+
+    Down in one step; up to a spatial layer together with all else, since it takes a keyframe; up to temporal ones one
+    by one, since each layer's own frames say where it may begin.
+    """
+    if wanted.spatial < current.spatial or wanted.temporal < current.temporal:
+        return Layers(min(current.spatial, wanted.spatial), min(current.temporal, wanted.temporal))
+    if wanted.spatial > current.spatial:
+        return wanted
+    return Layers(wanted.spatial, min(current.temporal + 1, wanted.temporal))
+
+
+def may_cross(packet: Packet, current: Layers, step: Layers) -> bool:
+    """Whether a consumer of ``current`` layers may go over to ``step``, from :func:`next_step`, with this packet."""
+    mark = packet.mark
+    if mark is None or not mark.begins_picture:
+        return False
+    if packet.keyframe:
+        return True
+    if step.spatial > current.spatial:
+        return False
+    if step.temporal > current.temporal:
+        return mark.sync and mark.layers.temporal == step.temporal
+    return True
