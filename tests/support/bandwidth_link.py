@@ -1,7 +1,7 @@
 """A simulated link with a viewer behind it, for the bandwidth estimator: no sockets, no clock of its own.
 
-:class:`Link` is a rate-limited drop-tail queue with delay and jitter; :class:`Scene` sends audio and one simulcast
-video over it as the server would, with estimator and allocator in the loop, and answers with the feedback that a
+:class:`Link` is a rate-limited drop-tail queue with delay and jitter; :class:`Scene` sends audio and simulcast
+videos over it as the server would, with estimator and allocator in the loop, and answers with the feedback that a
 browser sends. Everything random comes from one seed.
 """
 
@@ -68,6 +68,7 @@ class Scene:
     seed: int = 1
     first_number: int = 0
     layers: tuple[int, ...] = LAYERS
+    videos: int = 1
     feedback_seconds: float = 0.05
     now: float = 100.0
     estimator: BandwidthEstimator = field(default_factory=BandwidthEstimator)
@@ -77,12 +78,11 @@ class Scene:
         self.began = self.now
         self.rng = random.Random(self.seed)
         self.number = self.first_number
-        self.layer: int | None = None
-        self.frame = 0
+        self.chosen: list[int | None] = [None] * self.videos
+        self._frames = [100 * index for index in range(self.videos)]
         self.rows: list[Row] = []
         self.changes = 0
-        self._keyframe = True
-        self._expected: int | None = None
+        self._keyframes = [True] * self.videos
         self._base = 0x10000 + self.first_number
         self._count = 0
         self._in_flight: list[tuple[float, int, float]] = []  # arrival, extended number, sent
@@ -92,10 +92,16 @@ class Scene:
         self._sent = 0
         self._padding = 0
         self._delays: list[float] = []
+        self._turn = 0
         self._next = {"video": self.now, "audio": self.now + 0.003, "tick": self.now, "feedback": self.now + 0.03}
         self._next_row = self.now + 0.1
         self._next_decision = self.now
         self.estimator.expect_feedback()
+
+    @property
+    def layer(self) -> int | None:
+        """What the first video gets."""
+        return self.chosen[0]
 
     @property
     def time(self) -> float:
@@ -113,8 +119,9 @@ class Scene:
             self.now = due[kind]
             match kind:
                 case "video":
-                    due[kind] += 1 / 30
-                    self._send_frame()
+                    due[kind] += 1 / 30 / self.videos
+                    self._turn = (self._turn + 1) % self.videos
+                    self._send_frame(self._turn)
                 case "audio":
                     due[kind] += 0.02
                     self._send([AUDIO // 400])
@@ -125,14 +132,15 @@ class Scene:
                     due[kind] += 0.02
                     self._tick()
 
-    def _send_frame(self) -> None:
-        if self.layer is None:
+    def _send_frame(self, video: int) -> None:
+        layer = self.chosen[video]
+        if layer is None:
             return
-        size = self.layers[self.layer] // 240
-        if self._keyframe or self.frame % 300 == 0:
+        size = self.layers[layer] // 240
+        if self._keyframes[video] or self._frames[video] % 300 == 0:
             size *= _KEYFRAME
-            self._keyframe = False
-        self.frame += 1
+            self._keyframes[video] = False
+        self._frames[video] += 1
         size = round(size * self.rng.uniform(0.8, 1.2))
         self._send([_PACKET] * (size // _PACKET) + [max(60, size % _PACKET)])
 
@@ -188,13 +196,14 @@ class Scene:
             self._delays.clear()
 
     def _decide(self) -> None:
-        claims = [Claim("a", "audio", (AUDIO,)), Claim("v", "video", self.layers)]
+        claims = [Claim("a", "audio", (AUDIO,)), *(Claim(f"v{at}", "video", self.layers) for at in range(self.videos))]
         self.estimator.set_wanted(wanted_bitrate(claims))
-        index = self.allocator.decide(self.estimator.bitrate, claims, self.now)[1].index
-        if index != self.layer:
-            self.layer = index
-            self._keyframe = True
-            self.changes += 1
+        decisions = self.allocator.decide(self.estimator.bitrate, claims, self.now)
+        for video, decision in enumerate(decisions[1:]):
+            if decision.index != self.chosen[video]:
+                self.chosen[video] = decision.index
+                self._keyframes[video] = True
+                self.changes += 1
 
     def between(self, first: float, last: float) -> list[Row]:
         """The rows of that time, at least one."""

@@ -181,3 +181,25 @@ def test_audio_alone_is_never_probed_for() -> None:
     assert estimate is not None
     # Much less is sent than the estimate says: it neither runs away nor collapses.
     assert AUDIO < estimate <= 600_000
+
+
+@pytest.mark.parametrize(
+    ("rate", "chosen"),
+    [
+        (1_000_000, [0, 0, 0, 0, 0]),
+        (2_000_000, [1, 1, 0, 0, 0]),
+        (4_000_000, [1, 1, 1, 1, 1]),
+        (8_000_000, [2, 2, 2, 1, 1]),
+        (20_000_000, [2, 2, 2, 2, 2]),
+    ],
+)
+def test_five_videos_share_the_link_and_keep_their_layers(rate: int, chosen: list[int]) -> None:
+    scene = Scene(Link(rate=rate), videos=5)
+    scene.run(15)
+    assert scene.chosen == chosen
+    changes = scene.changes
+    scene.run(30)
+    assert scene.chosen == chosen
+    assert scene.changes - changes <= 2
+    assert mean_sent(scene.between(15, 30)) < rate
+    assert max(row.wait for row in scene.between(15, 30)) < 0.2
