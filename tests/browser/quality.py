@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tests.browser.users import User
 
-__all__ = ["Heard", "Quality", "Seen"]
+__all__ = ["Heard", "Quality", "Seen", "describe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,14 @@ class Quality:
         """Of the only audio."""
         (audio,) = self.take()[1]
         return audio
+
+
+def describe(video: Seen) -> str:
+    """For the figures at the end."""
+    return (
+        f"{video.frames} frames in {video.seconds:.1f} s, {video.freezes} freezes, "
+        f"longest gap {video.longest_gap:.2f} s, {video.nacks} NACKs, {video.retransmissions} retransmissions, {video.plis} PLIs"
+    )
 
 
 def _seen(after: dict[str, Any], before: dict[str, Any], watched: dict[str, Any], seconds: float) -> Seen:
