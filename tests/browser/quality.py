@@ -1,5 +1,7 @@
 """How well a user is served from some moment on: what he sees and hears of each of his consumers."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,6 +87,15 @@ class Quality:
         (video,) = self.take()[0]
         return video
 
+    def wait_width(self, wanted: Callable[[int], bool], seconds: float) -> float:
+        """Wait until the only video's frames are as wide as ``wanted`` says; returns the seconds that it took."""
+        begin = time.monotonic()
+        while not wanted((video := self.seen()).width):
+            took = time.monotonic() - begin
+            assert took < seconds, f"still {video.width} pixels wide after {took:.1f} s; widths: {video.sizes}"
+            self._user.page.wait_for_timeout(50)
+        return time.monotonic() - begin
+
     def heard(self) -> Heard:
         """Of the only audio."""
         (audio,) = self.take()[1]
@@ -95,7 +106,8 @@ def describe(video: Seen) -> str:
     """For the figures at the end."""
     return (
         f"{video.frames} frames in {video.seconds:.1f} s, {video.freezes} freezes, "
-        f"longest gap {video.longest_gap:.2f} s, {video.nacks} NACKs, {video.retransmissions} retransmissions, {video.plis} PLIs"
+        f"longest gap {video.longest_gap:.2f} s, {video.nacks} NACKs, "
+        f"{video.retransmissions} retransmissions, {video.plis} PLIs"
     )
 
 

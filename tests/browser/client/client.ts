@@ -4,7 +4,7 @@ import { Device, type types } from "mediasoup-client";
 import { capture, type CaptureOptions } from "./capture";
 import { firstFrame, type Timing } from "./firstframe";
 import { FrameWatch, type Watched } from "./framewatch";
-import { encodes, layered } from "./layers";
+import { encodes, keepSteady, layered } from "./layers";
 import { type Figures, StatsReader } from "./stats";
 import { DEFAULT_TIMEOUT_MS, type Json, Wire } from "./wire";
 
@@ -28,6 +28,8 @@ export interface ProduceOptions extends CaptureOptions {
   /** Simulcast of so many encodings (2 or 3), or 1: SVC by `scalabilityMode`. */
   layers?: number;
   scalabilityMode?: string;
+  /** Neither frame rate nor size give way to a machine that is too slow. */
+  steady?: boolean;
   codecOptions?: types.ProducerCodecOptions;
 }
 
@@ -164,6 +166,7 @@ export class SfuClient extends Wire {
         throw asError("produce", error);
       });
     this.#producers.set(producer.id, { producer, track });
+    if (options.steady) await keepSteady(producer);
     producer.observer.on("close", () => this.#producers.delete(producer.id));
     return { id: producer.id, kind, ...codecIds(producer.rtpParameters), rtpParameters: producer.rtpParameters };
   }

@@ -28,3 +28,11 @@ export async function encodes(codec: string, scalabilityMode: string): Promise<b
   const { supported } = await navigator.mediaCapabilities.encodingInfo({ type: "webrtc", video });
   return supported;
 }
+
+/** Have the encoder keep size and frame rate whatever the machine can do. */
+export async function keepSteady(producer: types.Producer): Promise<void> {
+  const parameters = producer.rtpSender?.getParameters();
+  if (!parameters) throw new Error("the producer has no sender");
+  Object.assign(parameters, { degradationPreference: "maintain-framerate-and-resolution" });
+  await producer.rtpSender?.setParameters(parameters);
+}
