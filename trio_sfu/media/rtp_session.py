@@ -24,14 +24,18 @@ from trio_sfu.media.incoming_stream import IncomingStream
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.receive_limit import ReceiveLimit
+from trio_sfu.media.round_trip import RoundTrip
 from trio_sfu.media.sink import Sink
 from trio_sfu.media.traffic import Octets, Traffic
 from trio_sfu.wire.errors import BadPacket
 from trio_sfu.wire.rtcp import (
+    Dlrr,
+    ExtendedReport,
     FullIntraRequest,
     GenericNack,
     Goodbye,
     PictureLossIndication,
+    ReceiverReferenceTime,
     ReceiverReport,
     Remb,
     ReportBlock,
@@ -104,6 +108,8 @@ class RtpSession:
         self._extension_ids: dict[str, int] = {}
         self._arrivals: ArrivalRecorder | None = None
         self._limit: ReceiveLimit | None = None
+        self.round_trip: Final = RoundTrip()
+        """To whoever produces on this session."""
         self._transport_cc_id = 0
         self._touched: dict[IncomingStream, Producer] = {}
         self._unknown_ssrcs: set[int] = set()
@@ -340,8 +346,10 @@ class RtpSession:
                         if ssrc in self._outgoing:
                             self._outgoing[ssrc].firs_received += 1
                             self._outgoing[ssrc].on_keyframe_request(now)
+                case ExtendedReport(blocks=blocks):
+                    self._on_extended_report(blocks, now)
                 case _:
-                    pass  # SDES, BYE, XR, REMB and transport feedback need no answer from us
+                    pass  # SDES, BYE, REMB and transport feedback need no answer from us
 
     def _on_reports(self, reports: tuple[ReportBlock, ...], now: float) -> None:
         for block in reports:
@@ -349,14 +357,22 @@ class RtpSession:
             if consumer is not None and block.ssrc == consumer.ssrc:
                 consumer.on_report(block, now)
 
+    def _on_extended_report(self, blocks: tuple[ReceiverReferenceTime | Dlrr, ...], now: float) -> None:
+        for block in blocks:
+            if isinstance(block, Dlrr):
+                for ssrc, last_reference, delay in block.items[:_MAX_RTCP_BLOCKS]:
+                    if ssrc == self.ssrc:
+                        self.round_trip.on_answer(last_reference, delay, now)
+
     # -- RTCP of ours ---
 
     def tick(self, now: float) -> None:
         """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports."""
         if self.sink is None:
             return
+        patience = self.round_trip.patience
         for stream, producer in self._incoming.values():
-            lost = stream.due_nacks(now)
+            lost = stream.due_nacks(now, patience)
             if lost:
                 self._send_nack(stream, lost)
             if not producer.paused and stream.due_keyframe_request(now):
@@ -413,12 +429,19 @@ class RtpSession:
             self.sink.send_rtcp(pack_compound((*(report for report, _ in some), names)))
         blocks = [block for stream, _ in self._incoming.values() if (block := stream.report(now)) is not None]
         for at in range(0, len(blocks), _MAX_RTCP_BLOCKS):
-            self.sink.send_rtcp(ReceiverReport(self.ssrc, tuple(blocks[at : at + _MAX_RTCP_BLOCKS])).to_bytes())
+            received = ReceiverReport(self.ssrc, tuple(blocks[at : at + _MAX_RTCP_BLOCKS]))
+            self.sink.send_rtcp(pack_compound((received,) if at else (received, self._reference(now, ntp_now))))
         if self._limit is not None and blocks:
             worst = max(block.fraction_lost for block in blocks) / 256
             bitrate = self._limit.update(worst, now)
             ssrcs = tuple(block.ssrc for block in blocks[:_MAX_REMB_SSRCS])
             self.sink.send_rtcp(Remb(self.ssrc, bitrate, ssrcs).to_bytes())
+
+    def _reference(self, now: float, ntp_now: float) -> ExtendedReport:
+        """Have the sender tell how long ago this reached it: what retries of NACKs go by."""
+        ntp = int(ntp_now * 4294967296) & 0xFFFFFFFFFFFFFFFF
+        self.round_trip.refer(ntp, now)
+        return ExtendedReport(self.ssrc, (ReceiverReferenceTime(ntp),))
 
     # -- statistics ---
 
