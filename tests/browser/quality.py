@@ -55,6 +55,7 @@ class Heard:
     concealed: float
     """The share of what was played that was made up, silence not counted: 0 to 1."""
     concealments: int
+    nacks: int
     jitter_buffer: float
 
 
@@ -142,6 +143,7 @@ def _heard(after: dict[str, Any], before: dict[str, Any], seconds: float) -> Hea
         seconds=seconds,
         concealed=concealed / max(1.0, _more("totalSamplesReceived", after, before)),
         concealments=round(_more("concealmentEvents", after, before)),
+        nacks=round(_more("nackCount", after, before)),
         jitter_buffer=_jitter_buffer(after, before),
     )
 
