@@ -5,8 +5,10 @@ from playwright.sync_api import Browser
 
 from tests.browser.conftest import OpenPage, new_context
 from tests.browser.figures import note
-from tests.browser.users import connect
-from tests.support.relay import running_relay
+from tests.browser.quality import Quality, describe
+from tests.browser.users import SMALL, User, connect
+from tests.support.lossy_link import LinkSettings
+from tests.support.relay import Relay, running_relay
 from tests.support.server import Server, running_server
 
 
@@ -25,55 +27,113 @@ def test_call_over_a_lossy_link(open_page: OpenPage, server: Server, count: int)
             user.call("consumeAll", {"timeoutMs": 20_000})
         for user in users:
             user.call("waitDecoding", {"timeoutMs": 20_000})
-            user.page.evaluate(WATCH_FREEZES)
+        qualities = [Quality(user) for user in users]
         users[0].page.wait_for_timeout(20_000)
-        for user in users:
-            longest = user.page.evaluate("() => window.longestFreezes()")
-            stats = user.call("stats")
-            videos = [each for each in stats["consumers"] if each["kind"] == "video"]
-            assert len(longest) == len(videos) == count - 1
+        for user, quality in zip(users, qualities, strict=True):
+            videos, _ = quality.take()
+            assert len(videos) == count - 1
             for video in videos:
-                note(
-                    f"{count} users, 5 % loss: {video['framesDecoded']} frames, {video['freezeCount']} freezes, "
-                    f"longest gap {max(longest):.0f} ms, {video['nackCount']} NACKs, "
-                    f"{video['retransmittedPacketsReceived']} retransmissions"
-                )
-                assert video["nackCount"] > 0
-                assert video["retransmittedPacketsReceived"] > 0
-            assert max(longest) <= 1000
-            (sent,) = [each["streams"][0] for each in stats["producers"] if each["kind"] == "video"]
+                note(f"{count} users, 5 % loss: {describe(video)}")
+                assert video.nacks > 0
+                assert video.retransmissions > 0
+                assert video.longest_gap <= 1.0
+            (sent,) = [each["streams"][0] for each in user.call("stats")["producers"] if each["kind"] == "video"]
             assert sent["nackCount"] > 0
             assert sent["retransmittedPacketsSent"] > 0
         for user in users:
             user.call("close")
 
 
-# The longest time between two decoded frames of each video, from now on: by the track itself, not by drawing.
-WATCH_FREEZES = """() => {
-  const videos = [...document.querySelectorAll("video")];
-  const watches = videos.map((video) => {
-    const watch = { last: performance.now(), longest: 0 };
-    const track = video.srcObject.getVideoTracks()[0].clone();
-    const reader = new MediaStreamTrackProcessor({ track }).readable.getReader();
-    const note = () => {
-      const now = performance.now();
-      watch.longest = Math.max(watch.longest, now - watch.last);
-      watch.last = now;
-    };
-    const read = async () => {
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) return;
-        value.close();
-        note();
-      }
-    };
-    read();
-    watch.note = note;
-    return watch;
-  });
-  window.longestFreezes = () => watches.map((watch) => Math.max(watch.longest, performance.now() - watch.last));
-}"""
+def call_of_two(open_page: OpenPage, relay: Relay) -> tuple[User, User]:
+    """Both behind ``relay``; the second sees and hears the first."""
+    sender, viewer = (connect(open_page()) for _ in range(2))
+    for user in (sender, viewer):
+        user.call("mapCandidatePort", 0, relay.port)
+    viewer.join(sender.join(), audio=False, video=None)
+    viewer.call("consumeAll", {"timeoutMs": 20_000})
+    viewer.call("waitDecoding", {"timeoutMs": 20_000})
+    return sender, viewer
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        LinkSettings(delay=0.03, reorder=0.05, reorder_delay=0.02),
+        LinkSettings(delay=0.03, duplicate=0.1),
+        LinkSettings(delay=0.03, jitter=0.03),
+    ],
+    ids=["reordering", "duplication", "jitter"],
+)
+def test_call_over_a_link_that_loses_nothing_but_is_uneven(
+    open_page: OpenPage, server: Server, settings: LinkSettings
+) -> None:
+    """Video and sound go on for 8 s, no keyframe is asked for, and nobody gives up a packet."""
+    (port,) = server.media_ports
+    with running_relay(("127.0.0.1", port), to_server=settings, to_client=settings, seed=11) as relay:
+        sender, viewer = call_of_two(open_page, relay)
+        quality = Quality(viewer)
+        uneven = [(link.counters.reordered, link.counters.duplicated) for link in (relay.to_server, relay.to_client)]
+        viewer.page.wait_for_timeout(8000)
+        video, sound = quality.seen(), quality.heard()
+        note(f"{settings}: {describe(video)}, {sound.concealed:.1%} of the sound made up")
+        for link, (reordered, duplicated) in zip((relay.to_server, relay.to_client), uneven, strict=True):
+            assert (link.counters.reordered > reordered) == (settings.reorder > 0)
+            assert (link.counters.duplicated > duplicated) == (settings.duplicate > 0)
+        assert video.frames >= 0.8 * SMALL["frameRate"] * video.seconds
+        assert video.longest_gap <= 1.0
+        assert video.plis == 0
+        assert sound.concealed < 0.1
+        for user in (sender, viewer):
+            user.call("close")
+
+
+@pytest.mark.timeout(120)
+def test_call_goes_on_after_an_outage(open_page: OpenPage, server: Server) -> None:
+    """Nothing comes through for 2 s, either way: new frames and sound are there within 2 s after it."""
+    (port,) = server.media_ports
+    with running_relay(("127.0.0.1", port), delay=0.02, seed=5) as relay:
+        sender, viewer = call_of_two(open_page, relay)
+        quality = Quality(viewer)
+        viewer.page.wait_for_timeout(1000)
+        relay.cut()
+        viewer.page.wait_for_timeout(2000)
+        relay.heal()
+        viewer.page.wait_for_timeout(2000)
+        outage = quality.seen()
+        note(f"an outage of 2 s: {describe(outage)}")
+        quality.begin_anew()
+        viewer.page.wait_for_timeout(2000)
+        video, sound = quality.seen(), quality.heard()
+        assert 1.5 < outage.longest_gap <= 4.0
+        # It was back before the last 2 s began, and goes on.
+        assert video.longest_gap <= 1.0
+        assert video.frames >= 0.8 * SMALL["frameRate"] * video.seconds
+        assert sound.concealed < 0.1
+        for user in (sender, viewer):
+            assert user.call("transportStates")["send" if user is sender else "recv"][-1] == "connected"
+            user.call("close")
+
+
+@pytest.mark.timeout(120)
+def test_sender_that_begins_anew_over_a_lossy_link(open_page: OpenPage, server: Server) -> None:
+    """The same user produces again, with other SSRCs and numbers: whoever watches follows, and the old is gone."""
+    (port,) = server.media_ports
+    with running_relay(("127.0.0.1", port), loss=0.05, delay=0.03, seed=9) as relay:
+        sender, viewer = call_of_two(open_page, relay)
+        viewer.call("autoConsume", {"timeoutMs": 20_000})
+        seen: set[int] = set()
+        for _ in range(3):
+            made = sender.call("produce", {"kind": "video", "codec": "VP8", **SMALL})
+            viewer.call("waitEvent", "newProducer", {"producerId": made["id"]})
+            consumed = [each for each in viewer.call("consumed", True) if each["kind"] == "video"]
+            assert [each["producerId"] for each in consumed] == [made["id"]]
+            viewer.call("waitDecoding", {"consumerId": consumed[0]["id"], "frames": 15, "timeoutMs": 20_000})
+            seen.update(made["ssrcs"])
+        assert len(seen) == 3
+        assert viewer.call("failures") == []
+        for user in (sender, viewer):
+            user.call("close")
 
 
 def test_network_that_is_cut(browser: Browser) -> None:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sfu.media.nack import DEFAULT_RTT, MAX_BEHIND, MAX_ENTRIES, MAX_JUMP, MAX_TRIES, NackGenerator
+from trio_sfu.media.nack import (
+    DEFAULT_RTT,
+    MAX_BEHIND,
+    MAX_ENTRIES,
+    MAX_JUMP,
+    MAX_TRIES,
+    QUICK_TRIES,
+    NackGenerator,
+)
 
 T = 1000.0
 
@@ -145,17 +154,32 @@ def test_the_interval(rtt: float, interval: float) -> None:
     assert nack.due(T + interval + 0.001, rtt) == (5,)
 
 
-def test_given_up_after_ten_tries() -> None:
+@pytest.mark.parametrize("rtt", [0.01, 0.02, 0.1, 0.15])
+def test_given_up_after_ten_tries(rtt: float) -> None:
     nack = missing(5)
-    tries = 1
+    tries = [T]
     now = T
     while nack.pending:
-        now += 0.021
-        tries += len(nack.due(now, 0.02))
-    assert tries == MAX_TRIES == 10
+        now += 0.001
+        if nack.due(now, rtt):
+            tries.append(now)
+    assert len(tries) == MAX_TRIES == 10
     assert nack.given_up == 1
-    # The last try has its time to be answered too.
-    assert now == pytest.approx(T + 10 * 0.021)
+    # Where round trips are short the later ones are spread out; the last one has its time to be answered too.
+    intervals = [after - before for before, after in pairwise([*tries, now])]
+    assert intervals[: QUICK_TRIES - 1] == pytest.approx([max(rtt, 0.02)] * (QUICK_TRIES - 1), abs=0.0015)
+    assert intervals[QUICK_TRIES - 1 :] == pytest.approx([max(rtt, 0.1)] * (11 - QUICK_TRIES), abs=0.0015)
+
+
+def test_an_outage_outlasts_quick_retries() -> None:
+    """Nothing comes through for half a second on a path of 20 ms: what is missing is still asked for after it."""
+    nack = missing(5)
+    now = T
+    while now < T + 0.5:
+        now += 0.02
+        nack.due(now, 0.02)
+    assert 5 in nack
+    assert nack.due(now + 0.1, 0.02) == (5,)
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("video", 2.0), ("audio", 1.0)])

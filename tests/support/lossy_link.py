@@ -8,6 +8,7 @@ with a pair of them. Everything random comes from the generator it is given, so 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,7 +24,8 @@ class LinkSettings:
     :param delay: one-way delay of all others.
     :param jitter: up to so much more, evenly distributed; order is kept.
     :param rate: bits per second (UDP payload) the link carries; None is no limit.
-    :param queue: the most a datagram may have to wait for the rate before it is dropped instead.
+    :param queue: the most a datagram may have to wait for the rate; it is dropped instead (drop-tail).
+    :param queue_bytes: the most that may wait before a datagram is dropped; None leaves that to ``queue``.
     :param duplicate: share of datagrams that arrive twice.
     :param reorder: share of datagrams held back by ``reorder_delay``, so that later ones overtake them.
     """
@@ -32,7 +34,8 @@ class LinkSettings:
     delay: float = 0.0
     jitter: float = 0.0
     rate: float | None = None
-    queue: float = 0.2
+    queue: float = 0.3
+    queue_bytes: int | None = None
     duplicate: float = 0.0
     reorder: float = 0.0
     reorder_delay: float = 0.02
@@ -58,13 +61,19 @@ class LossyLink(Generic[TagT]):
     :param max_in_flight: most datagrams under way; one more is dropped and counted as ``queue_full``.
 
     ``settings`` and ``is_cut`` may be changed at any time and hold for what is sent from then on; a cut link
-    also swallows what arrives during the cut.
+    also swallows what arrives during the cut. What waits when the rate changes goes out at the old one, and what
+    comes later goes out after it.
+
+    ``queue_delay`` is the seconds that the last datagram found in the queue before it, whether or not it was
+    dropped for that; ``longest_queue_delay`` the most so far, which whoever reads it may set to 0.
     """
 
     def __init__(self, settings: LinkSettings, rng: random.Random, *, max_in_flight: int = 4096) -> None:
         self.settings = settings
         self.is_cut = False
         self.counters = LinkCounters()
+        self.queue_delay = 0.0
+        self.longest_queue_delay = 0.0
         self._rng = rng
         self._max_in_flight = max_in_flight
         self._in_flight: list[tuple[float, int, TagT, bytes]] = []
@@ -82,10 +91,12 @@ class LossyLink(Generic[TagT]):
         if self._rng.random() < settings.loss:
             counters.lost += 1
             return
-        start = now
+        start = max(now, self._free_at)
+        self.queue_delay = start - now
+        self.longest_queue_delay = max(self.longest_queue_delay, self.queue_delay)
         if settings.rate is not None:
-            start = max(now, self._free_at)
-            if start - now > settings.queue:
+            waiting = self.queue_delay * settings.rate / 8
+            if self.queue_delay > settings.queue or waiting > (settings.queue_bytes or math.inf):
                 counters.queue_full += 1
                 return
             start = self._free_at = start + len(datagram) * 8 / settings.rate

@@ -72,6 +72,66 @@ def test_rate_spaces_datagrams_and_its_queue_is_bounded() -> None:
     assert _numbers(link, 1.11) == [10]
 
 
+def test_the_queue_is_bounded_in_bytes_too() -> None:
+    link = _link(LinkSettings(rate=80_000, queue=10.0, queue_bytes=2500))
+    _send(link, range(10), size=1000)
+    # The fourth finds 3000 bytes before it.
+    assert link.counters.queue_full == 7
+    assert _numbers(link, 10.0) == [0, 1, 2]
+
+
+def test_the_gauge_tells_what_a_datagram_has_to_wait() -> None:
+    link = _link(LinkSettings(rate=64_000))
+    for wait in (0.0, 0.125, 0.25, 0.375, 0.375):
+        link.send(bytes(1000), None, 0.0)
+        assert link.queue_delay == wait
+    assert link.counters.queue_full == 2  # 300 ms is the most, unless it is set
+    link.send(bytes(1000), None, 0.25)
+    assert link.queue_delay == 0.125
+    assert link.longest_queue_delay == 0.375
+    link.longest_queue_delay = 0.0
+    link.send(bytes(1000), None, 2.0)
+    assert (link.queue_delay, link.longest_queue_delay) == (0.0, 0.0)
+
+
+def test_settings_may_be_replaced_while_datagrams_are_under_way() -> None:
+    link = _link(LinkSettings(delay=0.01))
+    _send(link, range(1))
+    link.settings = LinkSettings(rate=80_000)
+    _send(link, range(1, 3), size=1000)
+    link.settings = LinkSettings()
+    _send(link, range(3, 5), size=1000)
+    # The limit is gone, and nothing overtakes what it still holds back.
+    arrivals = []
+    while (timer := link.get_timer()) is not None:
+        arrivals += [(round(timer, 3), number) for number in _numbers(link, timer)]
+    assert arrivals == [(0.01, 0), (0.1, 1), (0.2, 2), (0.2, 3), (0.2, 4)]
+    link.send(bytes(1000), None, 0.5)
+    assert link.get_timer() == 0.5
+
+
+def test_all_of_it_is_the_same_again_with_the_same_seed() -> None:
+    settings = LinkSettings(loss=0.1, delay=0.02, jitter=0.03, rate=1_000_000, duplicate=0.1, reorder=0.1)
+    runs = []
+    for seed in (5, 5, 6):
+        link = _link(settings, seed=seed)
+        _send(link, range(300), interval=0.005, size=500)
+        runs.append(_numbers(link, 100.0))
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_the_extent_of_reordering() -> None:
+    """One held back by 20 ms is overtaken by the four that follow 5 ms apart, and by no more."""
+    link = _link(LinkSettings(reorder=0.05, reorder_delay=0.0201))
+    _send(link, range(1000), interval=0.005)
+    arrived = []
+    while (timer := link.get_timer()) is not None:
+        arrived += _numbers(link, timer)
+    late = [place - number for place, number in enumerate(arrived) if place > number]
+    assert link.counters.reordered == len(late) > 20
+    assert max(late) == 4
+
+
 def test_duplicates_and_reordering() -> None:
     link = _link(LinkSettings(duplicate=0.1, reorder=0.1, reorder_delay=0.02))
     _send(link, range(1000), interval=0.005)

@@ -87,6 +87,24 @@ async def test_loss_applies_to_the_direction_it_is_set_for() -> None:
         assert 60 < relay.to_client.counters.lost < 140
 
 
+async def test_a_rate_limits_the_direction_it_is_set_for_until_it_is_replaced() -> None:
+    narrow = LinkSettings(rate=800_000, queue_bytes=3500)
+    async with _echo_server() as (server, _), open_relay(server, to_server=narrow) as relay, _client(relay) as client:
+        link = relay.to_server
+        for _ in range(50):
+            await client.send(bytes(1000))
+        await _until(lambda: link.counters.delivered + link.counters.queue_full == 50)
+        assert link.counters.queue_full > 0
+        assert link.longest_queue_delay > 0.03
+        assert relay.to_client.longest_queue_delay == 0.0
+        link.settings = LinkSettings()
+        dropped = link.counters.queue_full
+        for _ in range(50):
+            await client.send(bytes(1000))
+        await _until(lambda: link.counters.offered == 100)
+        assert link.counters.queue_full == dropped
+
+
 async def test_cut_and_heal() -> None:
     async with _echo_server() as (server, _), open_relay(server) as relay, _client(relay) as client:
         assert await _exchange(client, b"before") == b"echo:before"

@@ -43,8 +43,6 @@ __all__ = ["IncomingStream"]
 _HOP_BY_HOP: Final = frozenset((MID_ID, RID_ID, REPAIRED_RID_ID, ABS_SEND_TIME_ID, TRANSPORT_CC_ID))
 # How long a packet can still be asked for; as mediasoup.
 _CACHE_SECONDS: Final = {"audio": 1.0, "video": 2.0}
-# What a NACK's answer takes to come back; producers do not tell their round-trip time.
-_ASSUMED_RTT: Final = 0.1
 _LIVE_SECONDS: Final = 1.0
 # Audio level octets that wait to be read: 1 s of packets of 20 ms. The oldest go first.
 _MAX_AUDIO_LEVELS: Final = 50
@@ -343,9 +341,9 @@ class IncomingStream:
 
     # -- feedback ---
 
-    def due_nacks(self, now: float) -> tuple[int, ...]:
-        """The sequence numbers to ask for once more."""
-        return self.nack.due(now, _ASSUMED_RTT) if self.nack is not None else ()
+    def due_nacks(self, now: float, patience: float) -> tuple[int, ...]:
+        """The sequence numbers to ask for once more: without an answer for ``patience``, 0 where that is not known."""
+        return self.nack.due(now, patience) if self.nack is not None else ()
 
     def request_keyframe(self, now: float, *, urgent: bool) -> bool:
         """Ask for a keyframe, see :meth:`KeyFrameRequester.request`. False where there are none."""

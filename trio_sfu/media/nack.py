@@ -15,6 +15,10 @@ MAX_TRIES = 10
 MIN_RETRY_INTERVAL = 0.020
 #: Where no round-trip time is known yet.
 DEFAULT_RTT = 0.100
+#: After so many tries there is no answer because nothing comes through for a while: the others are spread out, so that
+#: they are not all gone within ten short round trips.
+QUICK_TRIES = 5
+SLOW_RETRY_INTERVAL = 0.100
 #: Senders' caches hold no more, and viewers would not wait longer.
 GIVE_UP_AFTER = {"video": 2.0, "audio": 1.0}
 MAX_ENTRIES = 1000
@@ -105,18 +109,20 @@ class NackGenerator:
     def due(self, now: float, rtt: float) -> tuple[int, ...]:
         """The numbers to ask for again now, ascending; also where they are given up. Call it every 20 ms or so.
 
-        ``rtt``: to the sender, in seconds; 0 where it is not known.
+        ``rtt``: to the sender and back, in seconds, at most; 0 where it is not known.
         """
         if not self._missing:
             return _NONE
-        asked_before = now - max(rtt or DEFAULT_RTT, MIN_RETRY_INTERVAL)
+        interval = max(rtt or DEFAULT_RTT, MIN_RETRY_INTERVAL)
+        asked_before = now - interval
+        asked_long_before = now - max(interval, SLOW_RETRY_INTERVAL)
         found_before = now - self._give_up_after
         due: list[int] = []
         given_up: list[int] = []
         for seq, missing in self._missing.items():
             if missing.found_at <= found_before:
                 given_up.append(seq)
-            elif missing.asked_at <= asked_before:
+            elif missing.asked_at <= (asked_before if missing.tries < QUICK_TRIES else asked_long_before):
                 if missing.tries >= MAX_TRIES:
                     given_up.append(seq)
                 else:

@@ -244,6 +244,11 @@ class Producer:
         if not (self.paused or self.closed) and stream.request_keyframe(now, urgent=urgent):
             self._session.send_keyframe_request(stream)
 
+    @property
+    def round_trip(self) -> float | None:
+        """To the sender and back, in seconds; None where it is not known."""
+        return self._session.round_trip.latest
+
     # -- state ---
 
     def pause(self) -> None:

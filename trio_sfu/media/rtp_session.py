@@ -25,14 +25,18 @@ from trio_sfu.media.incoming_stream import IncomingStream
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.receive_limit import ReceiveLimit
+from trio_sfu.media.round_trip import RoundTrip
 from trio_sfu.media.sink import Sink
 from trio_sfu.media.traffic import Octets, Traffic
 from trio_sfu.wire.errors import BadPacket
 from trio_sfu.wire.rtcp import (
+    Dlrr,
+    ExtendedReport,
     FullIntraRequest,
     GenericNack,
     Goodbye,
     PictureLossIndication,
+    ReceiverReferenceTime,
     ReceiverReport,
     Remb,
     ReportBlock,
@@ -109,6 +113,8 @@ class RtpSession:
         self._limit: ReceiveLimit | None = None
         self.bandwidth: BandwidthControl | None = None
         """Towards the peer; None where it does not tell what arrives."""
+        self.round_trip: Final = RoundTrip()
+        """To whoever produces on this session."""
         self._transport_cc_id = 0
         self._most_incoming: int | None = None
         self._touched: dict[IncomingStream, Producer] = {}
@@ -364,8 +370,10 @@ class RtpSession:
                 case Remb(bitrate=bitrate):
                     if self.bandwidth is not None:
                         self.bandwidth.estimator.on_remb(bitrate, now)
+                case ExtendedReport(blocks=blocks):
+                    self._on_extended_report(blocks, now)
                 case _:
-                    pass  # SDES, BYE and XR need no answer from us
+                    pass  # SDES and BYE need no answer from us
 
     def _on_reports(self, reports: tuple[ReportBlock, ...], now: float) -> None:
         worst = -1.0
@@ -379,14 +387,22 @@ class RtpSession:
         if self.bandwidth is not None and worst >= 0:
             self.bandwidth.estimator.on_report(worst, now)
 
+    def _on_extended_report(self, blocks: tuple[ReceiverReferenceTime | Dlrr, ...], now: float) -> None:
+        for block in blocks:
+            if isinstance(block, Dlrr):
+                for ssrc, last_reference, delay in block.items[:_MAX_RTCP_BLOCKS]:
+                    if ssrc == self.ssrc:
+                        self.round_trip.on_answer(last_reference, delay, now)
+
     # -- RTCP of ours ---
 
     def tick(self, now: float) -> None:
         """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports."""
         if self.sink is None:
             return
+        patience = self.round_trip.patience
         for stream, producer in self._incoming.values():
-            lost = stream.due_nacks(now)
+            lost = stream.due_nacks(now, patience)
             if lost:
                 self._send_nack(stream, lost)
             if not producer.paused and stream.due_keyframe_request(now):
@@ -448,10 +464,17 @@ class RtpSession:
             self.sink.send_rtcp(pack_compound((*(report for report, _ in some), names)))
         blocks = [block for stream, _ in self._incoming.values() if (block := stream.report(now)) is not None]
         for at in range(0, len(blocks), _MAX_RTCP_BLOCKS):
-            self.sink.send_rtcp(ReceiverReport(self.ssrc, tuple(blocks[at : at + _MAX_RTCP_BLOCKS])).to_bytes())
+            received = ReceiverReport(self.ssrc, tuple(blocks[at : at + _MAX_RTCP_BLOCKS]))
+            self.sink.send_rtcp(pack_compound((received,) if at else (received, self._reference(now, ntp_now))))
         if self._limit is not None and blocks:
             self._limit.update(max(block.fraction_lost for block in blocks) / 256, now)
         self._send_limit()
+
+    def _reference(self, now: float, ntp_now: float) -> ExtendedReport:
+        """Have the sender tell how long ago this reached it: what retries of NACKs go by."""
+        ntp = int(ntp_now * 4294967296) & 0xFFFFFFFFFFFFFFFF
+        self.round_trip.refer(ntp, now)
+        return ExtendedReport(self.ssrc, (ReceiverReferenceTime(ntp),))
 
     # -- statistics ---
 

@@ -215,6 +215,7 @@ def _inbound(producer: Producer, stream: IncomingStream, now: float, timestamp: 
         pli_count=stream.plis_sent,
         fir_count=stream.firs_sent,
         jitter=round(reception.jitter * stream.clock_rate),
+        round_trip_time=None if producer.round_trip is None else round(producer.round_trip * 1000, 1),
     )
 
 

@@ -3,6 +3,8 @@
 import { Device, type types } from "mediasoup-client";
 import { capture, type CaptureOptions } from "./capture";
 import { firstFrame, type Timing } from "./firstframe";
+import { FrameWatch, type Watched } from "./framewatch";
+import { encodes, keepSteady, layered } from "./layers";
 import { type Figures, StatsReader } from "./stats";
 import { DEFAULT_TIMEOUT_MS, type Json, Wire } from "./wire";
 
@@ -23,6 +25,11 @@ export interface ProduceOptions extends CaptureOptions {
   /** kbit/s, libwebrtc's x-google-start-bitrate */
   startBitrate?: number;
   encodings?: types.RtpEncodingParameters[];
+  /** Simulcast of so many encodings (2 or 3), or 1: SVC by `scalabilityMode`. */
+  layers?: number;
+  scalabilityMode?: string;
+  /** Neither frame rate nor size give way to a machine that is too slow. */
+  steady?: boolean;
   codecOptions?: types.ProducerCodecOptions;
 }
 
@@ -65,6 +72,7 @@ export class SfuClient extends Wire {
   #auto: ConsumeOptions | undefined;
   #autoWork = new Set<Promise<unknown>>();
   #stats = new StatsReader();
+  #watches = new Map<string, FrameWatch>();
 
   // Device and transports
 
@@ -133,7 +141,7 @@ export class SfuClient extends Wire {
   // Sending
 
   async produce(options: ProduceOptions): Promise<Json> {
-    const { kind, codec, source, appData, maxBitrate, startBitrate } = options;
+    const { kind, codec, source, appData, maxBitrate, startBitrate, layers, scalabilityMode } = options;
     const device = this.#loaded();
     const wanted = codec && `${kind}/${codec}`.toLowerCase();
     const chosen = wanted && device.sendRtpCapabilities.codecs?.find(({ mimeType }) => mimeType.toLowerCase() === wanted);
@@ -143,7 +151,8 @@ export class SfuClient extends Wire {
     }
     const transport = await this.#transport("send");
     const track = await capture(kind, options);
-    const encodings = options.encodings ?? (maxBitrate === undefined ? undefined : [{ maxBitrate }]);
+    const simple = maxBitrate === undefined ? undefined : [{ maxBitrate }];
+    const encodings = options.encodings ?? (layers === undefined ? simple : layered(layers, scalabilityMode));
     const producer = await transport
       .produce({
         track,
@@ -157,8 +166,14 @@ export class SfuClient extends Wire {
         throw asError("produce", error);
       });
     this.#producers.set(producer.id, { producer, track });
+    if (options.steady) await keepSteady(producer);
     producer.observer.on("close", () => this.#producers.delete(producer.id));
     return { id: producer.id, kind, ...codecIds(producer.rtpParameters), rtpParameters: producer.rtpParameters };
+  }
+
+  /** Whether this browser encodes that. */
+  encodes(codec: string, scalabilityMode: string): Promise<boolean> {
+    return encodes(codec, scalabilityMode);
   }
 
   /** Request `pauseProducer`, `resumeProducer` or `closeProducer` and do the same to the local producer. */
@@ -271,7 +286,33 @@ export class SfuClient extends Wire {
     await this.request("closeConsumer", { consumerId });
   }
 
+  /** Want no more than these layers of a consumer's producer; resolves with the server's ack. */
+  setPreferredLayers(consumerId: string, layers: { spatialLayer: number; temporalLayer?: number }): Promise<Json> {
+    return this.request("setPreferredLayers", { consumerId, ...layers });
+  }
+
+  /** What `layersChanged` told of a consumer, oldest first; null: no layer goes out. */
+  layerChanges(consumerId: string): { atMs: number; spatialLayer: unknown; temporalLayer: unknown }[] {
+    return this.events("layersChanged").flatMap(({ atMs, payload }) => {
+      const { consumerId: id, spatialLayer = null, temporalLayer = null } = payload as Json;
+      return id === consumerId ? [{ atMs, spatialLayer, temporalLayer }] : [];
+    });
+  }
+
   // Measuring
+
+  /** From now on watch the frames of every video that is consumed now; again: begin anew. */
+  watchFrames(): void {
+    this.#stopWatching();
+    for (const { consumer } of this.#consuming.values()) {
+      if (consumer.kind === "video") this.#watches.set(consumer.id, new FrameWatch(consumer.track));
+    }
+  }
+
+  /** What has been seen since `watchFrames`, by the consumer's id. */
+  watched(): Record<string, Watched> {
+    return Object.fromEntries([...this.#watches].map(([id, watch]) => [id, watch.result()]));
+  }
 
   async stats(): Promise<Json> {
     const transport = async (direction: Direction): Promise<Figures | null> => {
@@ -409,8 +450,14 @@ export class SfuClient extends Wire {
     return transport;
   }
 
+  #stopWatching(): void {
+    for (const watch of this.#watches.values()) watch.stop();
+    this.#watches.clear();
+  }
+
   async #closeMedia(): Promise<void> {
     this.#auto = undefined;
+    this.#stopWatching();
     const transports = Object.values(this.#transports);
     this.#transports = {};
     for (const each of transports) (await each.catch(() => undefined))?.close();

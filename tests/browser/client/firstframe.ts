@@ -22,11 +22,6 @@ export interface Timing {
   statsMs: number | null;
 }
 
-interface FrameSource {
-  readable: ReadableStream<{ close(): void }>;
-}
-declare const MediaStreamTrackProcessor: (new (init: { track: MediaStreamTrack }) => FrameSource) | undefined;
-
 type Firsts = Pick<Timing, "firstMs" | "trackMs" | "shownMs" | "statsMs">;
 
 /** Wait until a frame came by every way that works here, or `timeoutMs` after `start`. Never rejects. */

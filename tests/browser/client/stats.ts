@@ -16,7 +16,7 @@ const INBOUND = [
   "freezeCount", "totalFreezesDuration", "pauseCount", "totalPausesDuration", "totalInterFrameDelay", "nackCount",
   "pliCount", "firCount", "retransmittedPacketsReceived", "retransmittedBytesReceived", "jitterBufferDelay",
   "jitterBufferEmittedCount", "audioLevel", "totalAudioEnergy", "totalSamplesReceived", "totalSamplesDuration",
-  "concealedSamples", "silentConcealedSamples", "decoderImplementation", "estimatedPlayoutTimestamp",
+  "concealedSamples", "silentConcealedSamples", "concealmentEvents", "decoderImplementation", "estimatedPlayoutTimestamp",
   "lastPacketReceivedTimestamp",
 ];
 const REMOTE_OUTBOUND = ["reportsSent", "remoteTimestamp", "packetsSent", "bytesSent"];
