@@ -353,8 +353,11 @@ class Consumer:
         temporal = max([top.temporal, *(stream.top.temporal for stream in self.producer.streams.values())])
         return Layers(min(layers.spatial, top.spatial), min(layers.temporal, temporal))
 
-    def set_limit(self, limit: Layers | None) -> None:
-        """Let nothing above ``limit`` go out, for want of bandwidth; None: nothing at all."""
+    def set_limit(self, limit: Layers | None, *, at_once: bool = False) -> None:
+        """Let nothing above ``limit`` go out, for want of bandwidth; None: nothing at all.
+
+        ``at_once``: the path is full, so another stream than the one to go over to is not sent until it is there.
+        """
         if limit == self.limit:
             return
         held, self.limit = self.limit is None, limit
@@ -363,6 +366,12 @@ class Consumer:
             return
         now = self._session.now()
         self.producer.choose_for(self, now, lasted=True)
+        if at_once and self._next_view is not None and self._view is not None and self._synchronised:
+            self._synchronised = False
+            _give_up(self._view, self)
+            if self._retransmitter is not None:
+                self._retransmitter.forget()  # what is missing would come too late to be of use
+            self.begin(now)
         self.tell_layers(now)
         if held and not self.paused:
             self.restart(now)

@@ -21,8 +21,9 @@ __all__ = ["Retransmitter", "Stretch"]
 
 # Stretches that retransmissions can refer to; mappings older than the views' caches are useless.
 _MAX_STRETCHES: Final = 8
-# The same packet is not sent again sooner than this, or than a round trip.
+# The same packet is not sent again sooner than this, or than most of a round trip: receivers ask again after one.
 _MIN_RESEND_SECONDS: Final = 0.02
+_RESEND_ROUND_TRIPS: Final = 0.8
 _MAX_RESENT: Final = 1024
 # Retransmissions of one consumer: more is no repair, but somebody who makes the server send without end.
 _RESEND_BURST: Final = 1000.0
@@ -81,9 +82,10 @@ class Retransmitter:
 
         ``newest``: the last outgoing number, extended; ``round_trip``: to the receiver, in seconds.
         """
-        wait = max(round_trip or 0.0, _MIN_RESEND_SECONDS)
+        wait = max(_RESEND_ROUND_TRIPS * (round_trip or 0.0), _MIN_RESEND_SECONDS)
         self._credit = min(_RESEND_BURST, self._credit + (now - self._credit_at) * _RESEND_PER_SECOND)
         self._credit_at = now
+        bandwidth = self._session.bandwidth
         for number in lost:
             if self._credit < 1:
                 return
@@ -92,6 +94,8 @@ class Retransmitter:
             found = self._find(number, newest)
             if found is None:
                 continue
+            if bandwidth is not None and not bandwidth.may_repair(found[0].size, now):
+                return
             self._credit -= 1
             if self._resent.pop(number, None) is None:
                 self.repaired += 1

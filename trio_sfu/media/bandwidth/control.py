@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["BandwidthControl"]
 
 _ALLOCATION_SECONDS: Final = 0.25
+_FULL_SECONDS: Final = 0.1  # a queue this long is full
+# Of the estimate, for retransmissions: enough to repair 20 % loss. As much of it as comes in 0.6 s at once.
+_REPAIR_SHARE: Final = 0.25
+_REPAIR_BURST: Final = 0.6
+_LEAST_REPAIR: Final = 20_000  # bytes
 _DROP: Final = 0.95  # the estimate has fallen so far: allocate at once
 # What packets are longer than the payload that streams are measured by: RTP, its extensions, SRTP, UDP and IP.
 _OVERHEAD: Final = 1.08
@@ -33,6 +38,8 @@ class BandwidthControl:
         self._allocated_at = float("-inf")
         self._allocated: int | None = None
         self._limited = False
+        self._repair = float(_LEAST_REPAIR)
+        self._repaired_at = 0.0
 
     def tick(self, consumers: Collection["Consumer"], now: float) -> None:
         """Send the probes that are due, and divide the bandwidth anew from time to time."""
@@ -47,6 +54,20 @@ class BandwidthControl:
             self._allocated_at = now
             self._allocated = bitrate
             self._allocate(consumers, bitrate, now)
+
+    def may_repair(self, octets: int, now: float) -> bool:
+        """Whether so much may be sent again: where a full queue loses packets, sending more of them fills it more."""
+        bitrate = self.estimator.bitrate
+        if bitrate is None:
+            return True
+        rate = bitrate / 8 * _REPAIR_SHARE
+        most = max(_LEAST_REPAIR, rate * _REPAIR_BURST)
+        self._repair = min(most, self._repair + rate * (now - self._repaired_at))
+        self._repaired_at = now
+        if octets > self._repair:
+            return False
+        self._repair -= octets
+        return True
 
     def _send_probe(self, consumers: Collection["Consumer"], octets: int, now: float) -> None:
         for consumer in consumers:
@@ -77,6 +98,7 @@ class BandwidthControl:
             elif consumer.kind == "video":
                 guessed += _GUESS
         self.estimator.set_wanted(wanted_bitrate(claims) + guessed)
+        full = self.estimator.queueing_delay > _FULL_SECONDS
         for decision in self._allocator.decide(bitrate, claims, now):
             consumer, choices = layers[decision.id]
             if decision.index is None:
@@ -84,4 +106,4 @@ class BandwidthControl:
             else:
                 # Who has the most that there is may have more when there is.
                 last = decision.index == len(choices) - 1
-                consumer.set_limit(EVERYTHING if last else choices[decision.index])
+                consumer.set_limit(EVERYTHING if last else choices[decision.index], at_once=full)

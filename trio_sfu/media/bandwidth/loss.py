@@ -97,9 +97,9 @@ class LossLimit:
         if fraction > allowed:
             fallen = current * (1 - 0.5 * fraction)
             if acknowledged is not None:
-                # Above 20 % what arrives is all that the link carries; below, do not fall past it.
+                # Above 20 % what arrives is all that the link carries; never fall past it.
                 arrives = 0.95 * acknowledged
-                fallen = min(fallen, arrives) if fraction > _FALL_ABOVE_WITHOUT_QUEUE else max(fallen, arrives)
+                fallen = arrives if fraction > _FALL_ABOVE_WITHOUT_QUEUE else max(fallen, arrives)
             self.bitrate = max(_LEAST_BITRATE, min(fallen, current))
             return self.bitrate < current
         if limit is not None:
