@@ -126,10 +126,9 @@ async def test_the_end_of_all_ends_the_wait(autojump_clock: MockClock) -> None:
     async def ask(rooms: Rooms) -> None:
         codes.append(await create(rooms, "b"))
 
-    async with trio.open_nursery() as nursery:
-        async with rooms_that_end_in(2.0) as rooms:
-            await create(rooms, "a")
-            await rooms.request("a", m.LeaveRoom())
-            nursery.start_soon(ask, rooms)
-            await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, rooms_that_end_in(2.0) as rooms:
+        await create(rooms, "a")
+        await rooms.request("a", m.LeaveRoom())
+        nursery.start_soon(ask, rooms)
+        await trio.testing.wait_all_tasks_blocked()
     assert codes == ["shutting-down"]

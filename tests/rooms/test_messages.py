@@ -41,6 +41,8 @@ _VALUES: dict[str, Any] = {
     "stats": (),
     "spatial_layer": 1,
     "temporal_layer": 0,
+    "resumable": True,
+    "resume_seconds": 15.0,
     "preferred_layers": messages.PreferredLayers(spatial_layer=2),
 }
 
