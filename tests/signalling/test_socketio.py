@@ -283,7 +283,7 @@ async def test_events_before_the_end_are_done_for_a_limited_time() -> None:
             await until(lambda: world.application.events)
         await world.until_no_session()
         assert world.application.events == ["wait"]
-        assert world.application.ended == [(client.sid, "transport close")]
+        assert world.application.ended == [(client.sid, "client going away")]
 
 
 async def test_a_ping_timeout_ends_the_socket() -> None:
