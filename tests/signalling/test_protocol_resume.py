@@ -288,7 +288,8 @@ async def test_no_payload_does_harm(caplog: pytest.LogCaptureFixture) -> None:
                 assert await answers(client, "createRoom", {"resumable": wrong or 0}) == "invalid-payload" or (
                     wrong is True and await client.request("leaveRoom", {}) == {"left": True}
                 )
-            for received in (-1, 1.5, "1", [1], {}, True, 2**64):
+            counts: list[Any] = [-1, 1.5, "1", [1], {}, True, 2**64]
+            for received in counts:
                 assert await answers(client, "resume", {**good, "received": received}) == "invalid-payload", received
             for guess in (token[:-1], token.partition(".")[0], "\0", "." * 128, f"{client.sid}.", "é" * 100):
                 assert await answers(client, "resume", {"resumeToken": guess}) == "resume-failed", guess
