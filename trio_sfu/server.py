@@ -38,7 +38,7 @@ from trio_sfu.rooms.room import RoomMedia
 from trio_sfu.signalling.engineio import engineio_routes
 from trio_sfu.signalling.handlers import Handlers, Sockets
 from trio_sfu.signalling.http import HttpRequest, HttpResponse, HttpStats, Route, serve_http, text_response
-from trio_sfu.signalling.live import live_routes
+from trio_sfu.signalling.live import live_routes, routes_without_streams
 from trio_sfu.signalling.pages import page_routes
 from trio_sfu.signalling.resumption import open_resumption
 from trio_sfu.signalling.socketio import SocketIOConfig, SocketIOStats, open_socketio
@@ -93,7 +93,7 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
             hls = await stack.enter_async_context(_open_hls(config.hls))
             metrics.add(partial(hls_metrics, hls))
         live = None if hls is None else hls.output
-        streams = [] if hls is None else live_routes(hls.streams)
+        streams = routes_without_streams() if hls is None else live_routes(hls.streams)
         async with (
             open_rooms(RoomMedia.over(endpoint, live=live), config.limits, sockets.deliver) as rooms,
             open_signalling(config, listeners, rooms, sockets, metrics, dist, streams),
