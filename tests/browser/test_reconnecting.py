@@ -46,7 +46,7 @@ def names(user: User) -> set[str]:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-def test_the_call_goes_on(transport: str, open_page: OpenPage, server: Server, proxy: TcpProxy) -> None:
+def test_the_call_goes_on(transport: str, proxy: TcpProxy, open_page: OpenPage, server: Server) -> None:
     lost, other = call_of_two(open_page, proxy, transport, resumable=True)
     user_id = lost.call("socketState")["socketId"]
     consumers = [sorted(each["id"] for each in user.call("consumed")) for user in (lost, other)]
@@ -65,7 +65,8 @@ def test_the_call_goes_on(transport: str, open_page: OpenPage, server: Server, p
     server.wait_gauge("parked_users", 0)
     # What happened meanwhile is told, and consumed.
     lost.call("waitEvent", "newProducer", {"producerId": screen})
-    lost.page.wait_for_function("async () => (await window.sfu.consumed(true)).length === 3")
+    lost.wait_consumers(3)
+    lost.call("consumed", True)
     assert lost.call("failures") == []
     # The other one has noticed nothing, and knows the user by the old id.
     assert not names(other) & {"producerClosed", "consumerClosed", "peersChanged"}
@@ -79,26 +80,30 @@ def test_the_call_goes_on(transport: str, open_page: OpenPage, server: Server, p
     figures = server.gauges()
     assert (figures["trio_sfu_peers"], figures["trio_sfu_transports"]) == (2, 4)
     assert not names(lost) & {"producerClosed", "transportClosed", "peerClosed"}
+    # A page that polls says no goodbye, and one that is closed between two polls is not missed for a while.
+    for user in (lost, other):
+        user.call("leave")
+    server.wait_gauge("rooms", 0)
 
 
 def test_without_asking_for_it_everything_is_closed_at_once(
-    open_page: OpenPage, server: Server, proxy: TcpProxy
+    proxy: TcpProxy, open_page: OpenPage, server: Server
 ) -> None:
     lost, other = call_of_two(open_page, proxy, "websocket", resumable=False)
     before = server.metrics()[PARKED]
     proxy.cut()
-    other.page.wait_for_function("async () => (await window.sfu.consumed()).length === 0")
+    other.wait_consumers(0)
     assert {"producerClosed", "consumerClosed", "peersChanged"} <= names(other)
     figures = server.metrics()
     assert (figures["trio_sfu_peers"], figures[PARKED]) == (1, before)
     assert "resumed" not in names(lost)
 
 
-def test_a_page_that_is_closed_has_left(open_page: OpenPage, server: Server, proxy: TcpProxy) -> None:
+def test_a_page_that_is_closed_has_left(proxy: TcpProxy, open_page: OpenPage, server: Server) -> None:
     """It says goodbye: nobody waits for it."""
     lost, other = call_of_two(open_page, proxy, "websocket", resumable=True)
     before = server.metrics()[PARKED]
     lost.page.close()
-    other.page.wait_for_function("async () => (await window.sfu.consumed()).length === 0")
+    other.wait_consumers(0)
     figures = server.metrics()
     assert (figures["trio_sfu_peers"], figures[PARKED]) == (1, before)
