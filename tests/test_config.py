@@ -23,7 +23,8 @@ def test_defaults() -> None:
 def test_all_options() -> None:
     argv = (
         "--host 127.0.0.1 --port 0 --media-port 50000 --announce 203.0.113.5 --announce 2001:DB8::1 "
-        "--ping-interval 0.3 --ping-timeout .2 --connect-timeout 1 --max-payload 2000 --log-level debug"
+        "--ping-interval 0.3 --ping-timeout .2 --connect-timeout 1 --max-payload 2000 --resume-grace 2.5 "
+        "--log-level debug"
     )
     assert parse(argv.split(), {}) == Config(
         host="127.0.0.1",
@@ -34,6 +35,7 @@ def test_all_options() -> None:
         ping_timeout=0.2,
         connect_timeout=1.0,
         max_payload=2000,
+        resume_grace=2.5,
         log_level="debug",
     )
 
@@ -57,6 +59,13 @@ def test_environment() -> None:
     )
     over = parse(["--port", "9090", "--announce", "192.0.2.1"], env)
     assert (over.port, over.announce) == (9090, ("192.0.2.1",))
+
+
+def test_no_coming_back() -> None:
+    assert parse([], {}).resume_grace == 15
+    for zero in ("0", "0.0"):
+        assert parse(["--resume-grace", zero], {}).resume_grace == 0
+    assert parse([], {"TRIO_SFU_RESUME_GRACE": "0"}).resume_grace == 0
 
 
 def test_live_streams() -> None:
@@ -104,6 +113,9 @@ def test_host_names() -> None:
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
+        (["--resume-grace", "-1"], "--resume-grace: -1 is not between 0.01 and 86400 seconds"),
+        (["--resume-grace", "4000"], "--resume-grace: 4000 is not between 0.01 and 3600 seconds"),
+        (["--resume-grace", "soon"], "--resume-grace: 'soon' is not a number of seconds"),
         (["--port", "http"], "--port: 'http' is not a whole number"),
         (["--port", "65536"], "--port: 65536 is not between 0 and 65535"),
         (["--port", "-1"], "--port"),

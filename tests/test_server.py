@@ -1,5 +1,6 @@
 """The whole server: put together in this process, and as a process of its own."""
 
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,16 @@ async def test_pages_that_are_not_built(tmp_path: Path) -> None:
             assert answer.status == 503
             assert "hatch_build.py" in answer.text
             assert answer.headers["content-type"].startswith("text/html")
+
+
+async def test_a_server_without_live_streams_says_so() -> None:
+    async with a_server(replace(LOCAL, hls=None)) as server:
+        for path in ("/hls/room/index.m3u8", "/hls/room/x/y.mp4", "/hls/"):
+            answer = await fetch(server.url + path)
+            assert (answer.status, json.loads(answer.text)["code"]) == (404, "no-live-streams")
+    async with a_server() as server:  # one with streams, where this room has none
+        answer = await fetch(f"{server.url}/hls/room/index.m3u8")
+        assert (answer.status, "no-live-streams" in answer.text) == (404, False)
 
 
 async def test_metrics_and_health() -> None:

@@ -37,6 +37,8 @@ class Config:
     ping_timeout: float = 20.0
     connect_timeout: float = 45.0
     max_payload: int = 1_000_000  # bytes
+    resume_grace: float = 15.0
+    """Seconds for which a user stays whose socket is lost, where the client asked for it. 0: nobody does."""
     log_level: str = "info"
     limits: RoomLimits = field(default_factory=RoomLimits)
     hls: HlsOptions | None = field(default_factory=HlsOptions)
@@ -163,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--ping-timeout", _seconds, "SECONDS", "how long a client may take to answer a ping")
     add("--connect-timeout", _seconds, "SECONDS", "how long a client may take to connect to Socket.IO")
     add("--max-payload", _integer(1_000, 100_000_000), "BYTES", "the largest message a client may send")
+    add("--resume-grace", _grace, "SECONDS", "how long a resumable user stays whose connection is lost; 0: not at all")
     parser.add_argument(
         "--log-level",
         choices=LOG_LEVELS,
@@ -228,6 +231,14 @@ def _seconds(text: str) -> float:
     if not isfinite(value) or not 0.01 <= value <= 86400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and 86400 seconds")
     return value
+
+
+def _grace(text: str) -> float:
+    try:
+        nothing = float(text) == 0
+    except ValueError:
+        nothing = False
+    return 0.0 if nothing else _between(0.01, 3600.0)(text)
 
 
 def _between(low: float, high: float) -> Callable[[str], float]:

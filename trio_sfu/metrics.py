@@ -18,6 +18,7 @@ from trio_sfu.hls.service import HlsService
 from trio_sfu.rooms.registry import Rooms
 from trio_sfu.signalling.engineio import EngineServer
 from trio_sfu.signalling.http import HttpStats
+from trio_sfu.signalling.resumption import Resumption
 from trio_sfu.signalling.socketio import SocketIOStats
 from trio_sfu.transport.udp import UdpEndpoint
 
@@ -156,6 +157,12 @@ def signalling_metrics(http: HttpStats, engine: EngineServer, socketio: SocketIO
     yield from _counters_of("http", http, but=("connections", "websockets"))
     yield from _counters_of("engineio", engine.stats)
     yield from _counters_of("socketio", socketio, but=("sockets",))
+
+
+def resumption_metrics(resumption: Resumption) -> Iterable[Metric]:
+    """Users who are away for a moment."""
+    yield gauge("parked_users", "Users whose socket is lost, and who may come back.", resumption.parked_count)
+    yield from _counters_of("resumption", resumption.stats)
 
 
 def _counters_of(prefix: str, stats: Any, but: Sequence[str] = ()) -> Iterable[Metric]:

@@ -1,7 +1,8 @@
 """The whole server, put together: what is nested in what is also the order in which it ends.
 
-``open_udp_endpoint ⊃ open_rooms ⊃ open_signalling``: clients go first, then the rooms, then the sockets of the
-media. :func:`run` is the process (signals, what is printed); tests use :func:`open_server` inside theirs.
+``open_udp_endpoint ⊃ open_rooms ⊃ open_signalling``: clients go first (those who are away for a moment, too), then
+the rooms, then the sockets of the media. :func:`run` is the process (signals, what is printed); tests use
+:func:`open_server` inside theirs.
 """
 
 import errno
@@ -27,6 +28,7 @@ from trio_sfu.metrics import (
     endpoint_metrics,
     hls_metrics,
     process_metrics,
+    resumption_metrics,
     room_metrics,
     signalling_metrics,
 )
@@ -36,8 +38,9 @@ from trio_sfu.rooms.room import RoomMedia
 from trio_sfu.signalling.engineio import engineio_routes
 from trio_sfu.signalling.handlers import Handlers, Sockets
 from trio_sfu.signalling.http import HttpRequest, HttpResponse, HttpStats, Route, serve_http, text_response
-from trio_sfu.signalling.live import live_routes
+from trio_sfu.signalling.live import live_routes, routes_without_streams
 from trio_sfu.signalling.pages import page_routes
+from trio_sfu.signalling.resumption import open_resumption
 from trio_sfu.signalling.socketio import SocketIOConfig, SocketIOStats, open_socketio
 from trio_sfu.signalling.tls import load_tls_context
 from trio_sfu.transport.addresses import ListenAddress, NoAddress, describe, listen_addresses
@@ -90,7 +93,7 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
             hls = await stack.enter_async_context(_open_hls(config.hls))
             metrics.add(partial(hls_metrics, hls))
         live = None if hls is None else hls.output
-        streams = [] if hls is None else live_routes(hls.streams)
+        streams = routes_without_streams() if hls is None else live_routes(hls.streams)
         async with (
             open_rooms(RoomMedia.over(endpoint, live=live), config.limits, sockets.deliver) as rooms,
             open_signalling(config, listeners, rooms, sockets, metrics, dist, streams),
@@ -128,12 +131,13 @@ async def open_signalling(
         ping_interval=config.ping_interval, ping_timeout=config.ping_timeout, max_payload=config.max_payload
     )
     socketio_config = SocketIOConfig(connect_timeout=config.connect_timeout)
-    handlers = Handlers(rooms, sockets)
 
     async def show_metrics(_: HttpRequest) -> HttpResponse:
         return text_response(200, metrics.render(), content_type=CONTENT_TYPE)
 
-    async with trio.open_nursery() as nursery:
+    async with open_resumption(rooms, sockets, config.resume_grace) as resumption, trio.open_nursery() as nursery:
+        handlers = Handlers(rooms, sockets, resumption)
+        metrics.add(partial(resumption_metrics, resumption))
         async with open_socketio(handlers, engine_config, socketio_config, stats=socketio_stats) as engine:
             metrics.add(partial(signalling_metrics, http_stats, engine, socketio_stats))
             routes = [

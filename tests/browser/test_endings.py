@@ -21,19 +21,14 @@ def call_of_two(open_page: OpenPage) -> tuple[User, User]:
     return first, second
 
 
-def wait_consumers(user: User, count: int) -> None:
-    """Wait until the user has ``count`` consumers."""
-    user.page.wait_for_function("async (count) => (await window.sfu.consumed()).length === count", arg=count)
-
-
 def test_stop_and_produce_again(open_page: OpenPage, server: Server) -> None:
     first, second = call_of_two(open_page)
     first.call("stopProducing")
-    wait_consumers(second, 0)
+    second.wait_consumers(0)
     assert second.call("request", "listProducers")["producers"] == []
     second.call("autoConsume", {})
     first.call("produce", {"kind": "video", "codec": "VP8", **SMALL})
-    wait_consumers(second, 1)
+    second.wait_consumers(1)
     second.call("waitDecoding", {})
     figures = server.gauges()
     assert figures["trio_sfu_producers"] == 3
@@ -55,7 +50,7 @@ def test_pause_and_resume(open_page: OpenPage) -> None:
 def test_leave_and_come_back(open_page: OpenPage, server: Server) -> None:
     first, second = call_of_two(open_page)
     first.call("leave")
-    wait_consumers(second, 0)
+    second.wait_consumers(0)
     assert server.gauges()["trio_sfu_peers"] == 1
     room = second.page.evaluate("() => window.sfu.events('roomProducersChanged').at(-1).payload.roomId")
     first.join(room)
@@ -66,7 +61,7 @@ def test_leave_and_come_back(open_page: OpenPage, server: Server) -> None:
 def test_page_that_is_closed(open_page: OpenPage, server: Server) -> None:
     first, second = call_of_two(open_page)
     first.page.close()
-    wait_consumers(second, 0)
+    second.wait_consumers(0)
     figures = server.gauges()
     assert figures["trio_sfu_peers"] == 1
     assert figures["trio_sfu_transports"] == 2
@@ -99,7 +94,7 @@ def test_page_that_crashes(browser: Browser) -> None:
             with pages[1].expect_event("crash"):
                 for renderer in doomed_renderers:
                     os.kill(renderer, signal.SIGKILL)
-            wait_consumers(second, 0)
+            second.wait_consumers(0)
             assert server.gauges()["trio_sfu_peers"] == 1
         finally:
             context.close()

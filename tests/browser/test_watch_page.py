@@ -126,6 +126,16 @@ def test_waits_for_the_stream_and_plays_it(viewer: Viewer, stream: Served) -> No
     viewer.visitor.picture("watch-live")
 
 
+def test_a_server_without_live_streams_says_so(visit: Visit) -> None:
+    """Such as the tests' shared one."""
+    viewer = Viewer(visit("/watch/room_x7k2p9"))
+    viewer.is_in_state("off", "This server makes no live streams")
+    viewer.visitor.reads("cover", "This server makes no live streams")
+    expect(viewer.get("spinner")).to_be_hidden()
+    expect(viewer.get("play")).to_be_hidden()
+    viewer.visitor.picture("watch-off")
+
+
 def test_stream_that_is_on_already(visit: Visit, stream: Served) -> None:
     stream.origin.go_live()
     stream.origin.wait_segments(3)
@@ -415,4 +425,4 @@ def test_call_page_leads_to_the_stream(visit: Visit) -> None:
     with ann.page.context.expect_page() as opened:
         ann.get("watch").click()
     watching = Visitor(opened.value)
-    watching.is_in_state("absent")
+    watching.is_in_state("off")  # of the tests' shared server

@@ -11,6 +11,16 @@ __all__ = ["User", "connect"]
 # The least that still is a video: several encoders and decoders share two cores here.
 SMALL = {"width": 320, "height": 240, "frameRate": 15}
 
+# How many there are, as soon as there are so many, or after 20 s.
+_CONSUMERS = """async (count) => {
+  const deadline = performance.now() + 20_000;
+  for (;;) {
+    const found = (await window.sfu.consumed()).length;
+    if (found === count || performance.now() > deadline) return found;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}"""
+
 
 class User:
     """``window.sfu`` of one page: ``user.call("join", room)`` is ``await sfu.join(room)``."""
@@ -33,6 +43,11 @@ class User:
     def end(self) -> Any:
         """The result of what :meth:`begin` started."""
         return self.page.evaluate("() => window.begun")
+
+    def wait_consumers(self, count: int) -> None:
+        """Wait until the user has ``count`` consumers. (Playwright takes a predicate's promise for true.)"""
+        found = self.page.evaluate(_CONSUMERS, count)
+        assert found == count, f"{found} consumers, not {count}"
 
     def join(self, room: str | None = None, *, audio: bool = True, video: str | None = "VP8") -> str:
         """Join ``room`` or make one, load the device, and produce; returns the room's id."""

@@ -44,6 +44,8 @@ _VALUES: dict[str, Any] = {
     "priority": 3,
     "bitrate": 1_000_000,
     "score": messages.ConsumerScore(score=9, producer_score=10, producer_scores=(10, 8)),
+    "resumable": True,
+    "resume_seconds": 15.0,
     "preferred_layers": messages.PreferredLayers(spatial_layer=2),
 }
 

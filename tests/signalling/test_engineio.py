@@ -4,6 +4,7 @@ try.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,13 +14,14 @@ from typing import Any
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.frame_protocol import CloseReason
 
 from tests.support.front_door import FrontDoor, nothing_left, open_front_door
 from tests.support.http_client import Answer, connect_http, fetch
 from tests.support.until import until
 from tests.support.websocket_client import UPGRADE, connect_websocket
 from trio_sfu.protocols.engineio import EngineConfig
-from trio_sfu.signalling.engineio import EngineServer, EngineSocket, engineio_routes, open_engineio
+from trio_sfu.signalling.engineio import GOING_AWAY, EngineServer, EngineSocket, engineio_routes, open_engineio
 from trio_sfu.signalling.http import HttpLimits
 from trio_sfu.signalling.routes import HttpRequest
 
@@ -478,7 +480,47 @@ async def test_a_websocket_that_goes_away_ends_its_session() -> None:
             await receive(websocket)
             await trio.aclose_forcefully(websocket._stream)
         await world.until_no_session()
-        assert [handler.reasons for handler in world.handlers] == [["transport close"]] * 2
+        assert [handler.reasons for handler in world.handlers] == [[GOING_AWAY], ["transport close"]]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (CloseReason.NORMAL_CLOSURE, GOING_AWAY),
+        (CloseReason.GOING_AWAY, GOING_AWAY),
+        (CloseReason.NO_STATUS_RCVD, "transport close"),
+        (CloseReason.INTERNAL_ERROR, "transport close"),
+        (4000, "transport close"),
+    ],
+)
+async def test_a_goodbye_is_told_from_a_loss(code: int, reason: str, busy: bool) -> None:
+    """By the close frame's code; also where the server is writing at that moment."""
+    async with open_world() as world, world.websocket() as websocket, trio.open_nursery() as nursery:
+        await receive(websocket)
+        engine = world.handlers[0].engine
+
+        async def keep_sending() -> None:
+            while not engine.closed:
+                engine.send(["x" * 1000])
+                await trio.lowlevel.checkpoint()
+
+        if busy:
+            nursery.start_soon(keep_sending)
+            await receive(websocket)
+        nursery.start_soon(_drain, websocket)
+        await websocket.aclose(code)
+        await world.until_no_session()
+        if not busy or reason == GOING_AWAY:
+            assert world.handlers[0].reasons == [reason]
+        else:  # the reader or the writer notices first
+            assert world.handlers[0].reasons in (["transport close"], ["transport error"])
+
+
+async def _drain(websocket: WebSocketConnection) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await websocket.get_message()
 
 
 async def test_the_server_closes_after_what_is_queued() -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -32,6 +32,14 @@ class FakeSocket:
     def __init__(self, id_: str) -> None:
         self.id = id_
         self.events: list[tuple[str, Any]] = []
+        self.connected = True
+        self.after: list[Callable[[], None]] = []
+
+    def after_ack(self, action: Callable[[], None]) -> None:
+        self.after.append(action)
+
+    def disconnect(self) -> None:
+        self.connected = False
 
     def emit(self, name: str, *args: object) -> None:
         msgspec.json.encode(args)  # must be JSON

@@ -58,8 +58,9 @@ def _changed(payload: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 #: With all there is in them.
 FULL: dict[str, Json] = {
-    "createRoom": {"roomId": "tea", "name": "Ann"},
-    "joinRoom": {"roomId": "tea", "name": "Ann"},
+    "createRoom": {"roomId": "tea", "name": "Ann", "resumable": True},
+    "joinRoom": {"roomId": "tea", "name": "Ann", "resumable": True},
+    "resume": {"resumeToken": "somebody.token", "received": 3},
     "connectProducerTransport": {"dtlsParameters": DTLS},
     "connectConsumerTransport": {"dtlsParameters": DTLS},
     "consume": {

@@ -61,6 +61,11 @@ class SuiteApplication:
                 return [await socket.call("called", *args, timeout=5)]
             case "wait":
                 await self.release.wait()
+            case "after-ack" | "bug-after-ack":
+                socket.after_ack(lambda: socket.emit("after"))
+                socket.emit("before")
+                if name == "bug-after-ack":
+                    raise LookupError("a bug")
             case "bug":
                 raise LookupError("a bug")
             case "not-json":
@@ -178,6 +183,20 @@ async def test_the_sid_is_not_the_sessions_and_differs_by_namespace() -> None:
         assert len(sids | {engine.handshake["sid"]}) == 3
 
 
+async def test_what_is_to_follow_the_acknowledgement_does() -> None:
+    """Once, also where the client wants none, or there is a bug."""
+    async with open_world() as world, socket_websocket(world) as websocket:
+        await websocket.send_message('427["after-ack"]')
+        assert [await receive(websocket) for _ in range(3)] == ['42["before"]', "437[]", '42["after"]']
+        await websocket.send_message('42["after-ack"]')
+        assert [await receive(websocket) for _ in range(2)] == ['42["before"]', '42["after"]']
+        await websocket.send_message('428["bug-after-ack"]')
+        before, ack, after = [str(await receive(websocket)) for _ in range(3)]
+        assert (before, ack[:3], after) == ('42["before"]', "438", '42["after"]')
+        await websocket.send_message('429["message-with-ack",1]')
+        assert await receive(websocket) == "439[1]"
+
+
 async def test_an_unknown_namespace() -> None:
     async with open_world() as world, engine_websocket(world) as websocket:
         await websocket.send_message("40/random")
@@ -283,7 +302,7 @@ async def test_events_before_the_end_are_done_for_a_limited_time() -> None:
             await until(lambda: world.application.events)
         await world.until_no_session()
         assert world.application.events == ["wait"]
-        assert world.application.ended == [(client.sid, "transport close")]
+        assert world.application.ended == [(client.sid, "client going away")]
 
 
 async def test_a_ping_timeout_ends_the_socket() -> None:

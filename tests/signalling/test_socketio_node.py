@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 
 from tests.support.front_door import nothing_left, open_front_door
 from tests.support.node import NODE_MODULES, node_executable, npm_package
+from tests.support.protocol import LOCAL, NOTHING, a_server, holds
 from tests.support.until import until
 from trio_sfu.protocols.engineio import EngineConfig
 from trio_sfu.signalling.engineio import engineio_routes
@@ -82,6 +84,26 @@ async def test_socket_io_client(transports: str, path: str, last: str) -> None:
     assert report["reasons"][1:] == ["io server disconnect", "io client disconnect"]
     reasons = ["transport close", "server namespace disconnect", "client namespace disconnect"]
     assert application.ended == list(zip(report["ids"], reasons, strict=True))
+
+
+@pytest.mark.parametrize("transports", ["polling", "websocket", "polling,websocket"])
+async def test_coming_back(transports: str) -> None:
+    npm_package("socket.io-client")
+    async with a_server(replace(LOCAL, resume_grace=60.0)) as server:
+        with trio.fail_after(60):
+            result = await trio.run_process(
+                [node_executable(), SCRIPT.with_name("resume.cjs"), NODE_MODULES, server.url, transports],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        assert result.returncode == 0, _output(result)
+        await until(lambda: holds(server) == NOTHING)
+        figures = dict(line.rsplit(" ", 1) for line in server.metrics.render().splitlines() if line[:1] != "#")
+    assert figures["trio_sfu_resumption_resumed_total"] == "2"
+    report = json.loads(result.stdout)
+    assert len(set(report["ids"])) == 3
+    assert report["userId"] == report["ids"][0]
 
 
 def _output(result: subprocess.CompletedProcess[bytes]) -> str:

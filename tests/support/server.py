@@ -94,6 +94,7 @@ class Server:
 LEFTOVERS = (
     "rooms",
     "peers",
+    "parked_users",
     "transports",
     "producers",
     "consumers",

@@ -67,13 +67,19 @@ class RoomCounts(Message, frozen=True, kw_only=True, tag="roomCounts"):
     consumers: int = 0
 
 
+class RoomEnding(Message, frozen=True, kw_only=True, tag="roomEnding"):
+    """Nobody is let in any more; what the room had is being closed, and :class:`RoomEnded` follows."""
+
+    room_id: str
+
+
 class RoomEnded(Message, frozen=True, kw_only=True, tag="roomEnded"):
     """The last message of a room."""
 
     room_id: str
 
 
-FromRoom: TypeAlias = ReplyEnvelope | Event | MemberLeft | RoomCounts | RoomEnded
+FromRoom: TypeAlias = ReplyEnvelope | Event | MemberLeft | RoomCounts | RoomEnding | RoomEnded
 
 
 def round_trip(message: _T, union: Any) -> _T:

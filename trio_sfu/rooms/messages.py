@@ -29,6 +29,7 @@ TAG_FIELD = "@"  # no name that a client's object could reasonably hold
 RoomId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 # What a client may choose: it becomes part of a URL's path.
 NewRoomId: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
+ResumeToken: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 ObjectId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Name: TypeAlias = Annotated[str, Meta(max_length=64)]
 AppData: TypeAlias = dict[str, Any]
@@ -46,17 +47,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_fie
 
 
 class CreateRoom(Message, frozen=True, kw_only=True, tag="createRoom"):
-    """Make a room and enter it. Reply: :class:`RoomEntered`."""
+    """Make a room and enter it. ``resumable``: see :class:`Resume`. Reply: :class:`RoomEntered`."""
 
     room_id: NewRoomId | None = None
     name: Name | None = None
+    resumable: bool | None = None
 
 
 class JoinRoom(Message, frozen=True, kw_only=True, tag="joinRoom"):
-    """Enter a room; entering twice is no error. Reply: :class:`RoomEntered`."""
+    """Enter a room; entering twice is no error. ``resumable``: see :class:`Resume`. Reply: :class:`RoomEntered`."""
 
     room_id: RoomId | None = None
     name: Name | None = None
+    resumable: bool | None = None
 
 
 class LeaveRoom(Message, frozen=True, kw_only=True, tag="leaveRoom"):
@@ -262,10 +265,12 @@ class RequestError(Message, frozen=True, kw_only=True, tag="error"):
     message: str = msgspec.field(name="error")
 
 
-class RoomEntered(Message, frozen=True, kw_only=True, tag="roomEntered"):
-    """The user is in this room now."""
+class RoomEntered(Message, frozen=True, kw_only=True, tag="roomEntered", omit_defaults=True):
+    """The user is in this room now. The rest is signalling's, for those who asked to be resumable."""
 
     room_id: str
+    resume_token: str | None = None
+    resume_seconds: float | None = None
 
 
 class RoomLeft(Message, frozen=True, kw_only=True, tag="roomLeft"):
@@ -410,6 +415,28 @@ Reply: TypeAlias = (
     | MaxIncomingBitrateSet
     | StatsRead
 )
+
+# Between clients and signalling alone: rooms know users, not sockets.
+
+
+class Resume(Message, frozen=True, kw_only=True, tag="resume"):
+    """Speak for the user of this token, whose socket is lost. Reply: :class:`UserResumed`.
+
+    ``received``: the events that came since the acknowledgement with this token, ``audioLevels`` not counted.
+    """
+
+    resume_token: ResumeToken
+    received: Annotated[int, Meta(ge=0)] | None = None
+
+
+class UserResumed(Message, frozen=True, kw_only=True, tag="userResumed"):
+    """The socket speaks for this user now, who is in these rooms still. The token is the next one."""
+
+    user_id: str
+    room_ids: tuple[str, ...]
+    resume_token: str
+    resume_seconds: float
+
 
 # Events. Each says its room, because a user may be in several.
 
@@ -608,9 +635,15 @@ def tag_of(message: type[msgspec.Struct]) -> str:
 REQUESTS: dict[str, type[Request]] = {tag_of(cls): cls for cls in Request.__args__}
 
 
-def to_wire(message: Reply | EventPayload) -> dict[str, Any]:
+def to_wire(message: Message) -> dict[str, Any]:
     """The object a client gets: builtins only, camelCase, without the tag."""
+    return to_wire_sized(message)[0]
+
+
+def to_wire_sized(message: Message) -> tuple[dict[str, Any], int]:
+    """As :func:`to_wire`, with about how many bytes of JSON that is."""
     # By way of JSON: to_builtins leaves tuples as they are.
-    value: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(message))
+    encoded = msgspec.json.encode(message)
+    value: dict[str, Any] = msgspec.json.decode(encoded)
     del value[TAG_FIELD]
-    return value
+    return value, len(encoded)

@@ -22,6 +22,7 @@ from trio_sfu.rooms.envelopes import (
     ReplyEnvelope,
     RequestEnvelope,
     RoomCounts,
+    RoomEnding,
     ToRoom,
     round_trip,
 )
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 ID_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 ID_LENGTH: Final = 6
+#: How long, in seconds, a new room waits for the end of an old one that has its name.
+ENDING_SECONDS: Final = 5.0
 
 
 @asynccontextmanager
@@ -69,7 +72,7 @@ class _Waiter:
 class _Entry:
     """What the registry knows of a room."""
 
-    __slots__ = ("counts", "inbox", "members", "waiters")
+    __slots__ = ("counts", "ended", "ending", "inbox", "members", "waiters")
 
     def __init__(self, room_id: str, inbox: trio.MemorySendChannel[ToRoom]) -> None:
         self.inbox = inbox
@@ -77,6 +80,8 @@ class _Entry:
         self.members: set[str] = set()
         self.waiters: dict[int, _Waiter] = {}
         self.counts = RoomCounts(room_id=room_id)
+        self.ending = False
+        self.ended = trio.Event()
 
 
 class Rooms:
@@ -110,7 +115,7 @@ class Rooms:
         ``timeout`` (no answer in ``limits.request_seconds``), ``shutting-down``.
         """
         if self._refusing:
-            return RequestError(code="shutting-down", message="The server is shutting down")
+            return _shutting_down()
         with trio.move_on_after(self._limits.request_seconds):
             if isinstance(request, CreateRoom):
                 return await self._create(user_id, request)
@@ -145,6 +150,10 @@ class Rooms:
                 await waiter.answered.wait()
         if scope.cancelled_caught:
             logger.warning("User %s is not out of all rooms in time", user_id)
+
+    def room_ids(self, user_id: str) -> tuple[str, ...]:
+        """The rooms that a user is in, by name."""
+        return tuple(sorted(self._memberships.get(user_id, ())))
 
     async def close_room(self, room_id: str, reason: str) -> None:
         """End a room: everyone in it gets ``peerClosed`` with this reason. Unknown: nothing happens."""
@@ -192,6 +201,10 @@ class Rooms:
         return None
 
     async def _create(self, user_id: str, request: CreateRoom) -> Reply:
+        if request.room_id is not None:
+            await self._wait_for_end(request.room_id)
+        if self._refusing:
+            return _shutting_down()
         refusal = self._too_many(user_id)
         if refusal is not None:
             return refusal
@@ -215,6 +228,12 @@ class Rooms:
                 self._room_ended(room_id)
             raise
         return await self._answer_of(entry, envelope.id, waiter)
+
+    async def _wait_for_end(self, room_id: str) -> None:
+        """Where a room of this name is ending: its live stream may take a moment to let go."""
+        with trio.move_on_after(ENDING_SECONDS):
+            while (entry := self._rooms.get(room_id)) is not None and entry.ending:
+                await entry.ended.wait()
 
     async def _join(self, user_id: str, room_id: str, request: JoinRoom) -> Reply:
         entry = self._rooms.get(room_id)
@@ -315,6 +334,8 @@ class Rooms:
             self._rooms[room_id].counts = message
         elif isinstance(message, MemberLeft):
             self._count_out(message.user_id, room_id)
+        elif isinstance(message, RoomEnding):
+            self._rooms[room_id].ending = True
         else:
             self._room_ended(room_id)
 
@@ -338,3 +359,8 @@ class Rooms:
         for waiter in entry.waiters.values():
             waiter.answer(room_not_found())
         entry.waiters.clear()
+        entry.ended.set()
+
+
+def _shutting_down() -> RequestError:
+    return RequestError(code="shutting-down", message="The server is shutting down")

@@ -24,6 +24,7 @@ from trio_sfu.rooms.envelopes import (
     RequestEnvelope,
     RoomCounts,
     RoomEnded,
+    RoomEnding,
     ToRoom,
 )
 from trio_sfu.rooms.live import LiveOutputFactory, LiveParticipant
@@ -183,7 +184,9 @@ class Room:
 
     def end(self) -> None:
         """Let nobody in any more."""
-        self._ended = True
+        if not self._ended:
+            self._ended = True
+            self._post(RoomEnding(room_id=self.id))
 
     async def keep_ticking(self) -> None:
         """Drive the router's timers while any transport may carry media."""

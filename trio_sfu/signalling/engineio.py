@@ -37,6 +37,12 @@ logger = logging.getLogger(__name__)
 #: A WebSocket that the session has given back may take this long, in seconds, to finish what it is writing.
 _GRACE: Final = 1.0
 
+#: Why a session is over whose client closed its WebSocket with one of the codes below.
+GOING_AWAY: Final = "client going away"
+#: What pages and programs say that go for good (RFC 6455, section 7.4.1). A socket.io-client that takes its connection
+#: for lost closes it without a code.
+_GOODBYES: Final = (1000, 1001)
+
 _tokens = itertools.count(1)
 
 
@@ -281,8 +287,8 @@ class EngineServer:
                             self.stats.upgraded += 1
                         socket.notify()
                         await socket.deliver(events)
-                except ConnectionClosed:
-                    reason = "transport close"
+                except ConnectionClosed as closed:
+                    reason = _why_closed(closed)
                     socket.session.detach(token, reason)
                     socket.notify()
         finally:
@@ -379,20 +385,29 @@ class EngineServer:
                     return
                 await socket.wait_changed()
                 continue
-            sent = False
+            failure: str | None = "transport error"
             with trio.move_on_after(self._write_timeout):
                 try:
                     await websocket.send_message(frame)
-                    sent = True
+                    failure = None
+                except ConnectionClosed as closed:
+                    if _why_closed(closed) == GOING_AWAY:  # the reader has not had its turn yet
+                        failure = GOING_AWAY
                 except CONNECTION_ERRORS:
                     pass
-            if not sent:
-                socket.session.detach(token, "transport error")
+            if failure is not None:
+                socket.session.detach(token, failure)
                 socket.notify()
 
     def _too_many(self) -> HttpResponse:
         self.stats.refused += 1
         return text_response(503, "There are too many sessions.\n")
+
+
+def _why_closed(closed: ConnectionClosed) -> str:
+    """The reason for the session's end."""
+    goodbye = closed.reason is not None and closed.reason.code in _GOODBYES
+    return GOING_AWAY if goodbye else "transport close"
 
 
 async def _limit_grace(socket: EngineSocket, token: int, scope: trio.CancelScope) -> None:

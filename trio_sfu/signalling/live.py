@@ -14,7 +14,7 @@ from trio_sfu.signalling.files import REVALIDATE, Validators, respond_with_bytes
 from trio_sfu.signalling.routes import HttpRequest, HttpResponse, Route, text_response
 from trio_sfu.wire.errors import BadPacket
 
-__all__ = ["LiveStore", "LiveStream", "live_routes"]
+__all__ = ["LiveStore", "LiveStream", "live_routes", "routes_without_streams"]
 
 PLAYLIST: Final = "index.m3u8"
 PLAYLIST_TYPE: Final = "application/vnd.apple.mpegurl"
@@ -66,6 +66,16 @@ def live_routes(store: LiveStore) -> list[Route]:
         return await _media(request, stream, name)
 
     return [Route("/hls/*", live, watch_disconnect=True)]
+
+
+def routes_without_streams() -> list[Route]:
+    """The routes of a server that makes none: 404 with a code, so that nobody waits for what never comes."""
+    body = '{"error":"This server makes no live streams","code":"no-live-streams"}'
+
+    async def nothing(_: HttpRequest) -> HttpResponse:
+        return text_response(404, body, content_type="application/json")
+
+    return [Route("/hls/*", nothing)]
 
 
 async def _playlist(request: HttpRequest, stream: LiveStream) -> HttpResponse:

@@ -77,6 +77,7 @@ class Socket:
         self._disconnect_reason: str | None = None
         self._calls: dict[int, _Call] = {}
         self._next_call = 0
+        self._after_ack: list[Callable[[], None]] = []
 
     @property
     def connected(self) -> bool:
@@ -114,12 +115,25 @@ class Socket:
             raise SocketDisconnected(self._disconnect_reason)
         return call.answer
 
+    def after_ack(self, action: Callable[[], None]) -> None:
+        """Call ``action`` as soon as the event that is being handled has been acknowledged, before anything else.
+
+        To be called by the application's event() only. Where the client wants no acknowledgement, it is called all
+        the same.
+        """
+        self._after_ack.append(action)
+
     def disconnect(self) -> None:
         """Take the client out: it gets what is queued, is told, and its connection is closed."""
         if self.connected:
             self._client.disconnect(self)
 
     # For _Client
+
+    def acknowledged(self) -> None:
+        actions, self._after_ack = self._after_ack, []
+        for action in actions:
+            action()
 
     def answered(self, call_id: int, args: list[object]) -> None:
         call = self._calls.get(call_id)
@@ -320,6 +334,8 @@ class _Client:
             self._stats.failed_events += 1
             logger.exception("event %r of socket %s failed", event.name, socket.id)
             self._ack(socket, event.ack_id, [_INTERNAL])
+        finally:
+            socket.acknowledged()
 
     def _ack(self, socket: Socket, ack_id: int | None, args: list[Any]) -> None:
         if ack_id is not None and socket.connected:

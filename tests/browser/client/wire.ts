@@ -27,6 +27,9 @@ export class Wire {
   #socket: Socket | undefined;
   #events: LoggedEvent[] = [];
   #listeners = new Set<(event: LoggedEvent) => void>();
+  #resumeToken: string | undefined;
+  /** Events since the acknowledgement with that token. */
+  #received = 0;
 
   async connect(options: ConnectOptions = {}): Promise<{ socketId: string; transport: string }> {
     this.#socket?.disconnect();
@@ -40,7 +43,12 @@ export class Wire {
       timeout: timeoutMs,
     });
     this.#socket = socket;
-    socket.onAny((name: string, payload: unknown) => this.#log(name, payload));
+    this.#resumeToken = undefined;
+    socket.onAny((name: string, payload: unknown) => {
+      if (name !== "audioLevels") this.#received += 1;
+      this.#log(name, payload);
+    });
+    socket.on("connect", () => void this.#resume());
     socket.on("disconnect", (reason) => this.#log("disconnect", reason));
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error(`connect: nothing came of it in ${timeoutMs} ms`)), timeoutMs);
@@ -66,11 +74,19 @@ export class Wire {
   /** One request; resolves with the ack, also where it is `{error, code}`. Rejects when no ack comes in time. */
   async ack(event: string, payload: unknown = {}, timeoutMs = DEFAULT_TIMEOUT_MS): Promise<Json> {
     if (!this.#socket) throw new Error(`${event}: connect first`);
-    try {
-      return (await this.#socket.timeout(timeoutMs).emitWithAck(event, payload)) as Json;
-    } catch {
-      throw new Error(`${event}: no ack in ${timeoutMs} ms`);
-    }
+    const socket = this.#socket;
+    return new Promise((resolve, reject) => {
+      socket.timeout(timeoutMs).emit(event, payload, (error: Error | null, ack: Json) => {
+        if (error) return reject(new Error(`${event}: no ack in ${timeoutMs} ms`));
+        // Here and now: events that came with the acknowledgement count already when a promise is fulfilled.
+        const token = (ack as Json | null)?.resumeToken;
+        if (typeof token === "string" && token !== this.#resumeToken) {
+          this.#resumeToken = token;
+          this.#received = 0;
+        }
+        resolve(ack);
+      });
+    });
   }
 
   /** One request in the current room (`roomId` is added); rejects with "event: sentence [code]" where refused. */
@@ -138,6 +154,13 @@ export class Wire {
 
   /** Every event passes here, after it is logged. */
   protected received(_name: string, _payload: unknown): void {}
+
+  /** The connection was lost and is there again: a new socket, which speaks for the user of the old one. Logged as "resumed". */
+  async #resume(): Promise<void> {
+    if (this.#resumeToken === undefined) return;
+    const payload = { resumeToken: this.#resumeToken, received: this.#received };
+    this.#log("resumed", await this.ack("resume", payload));
+  }
 
   #log(name: string, payload: unknown): void {
     const event = { name, payload, atMs: performance.now() };

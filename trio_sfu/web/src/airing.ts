@@ -7,9 +7,9 @@ const LONGEST_REASON = 300;
 
 /**
  * Why there is nothing to play. `begun`: there will be within a second or so. `halted`: the stream is there, but
- * nothing new has come since it was lost.
+ * nothing new has come since it was lost. `off`: the server makes no live streams.
  */
-export type Silence = "absent" | "begun" | "ended" | "halted" | "failed" | "unreachable";
+export type Silence = "absent" | "off" | "begun" | "ended" | "halted" | "failed" | "unreachable";
 
 type Answer = { playlist: string } | { silence: Silence; reason: string };
 
@@ -42,7 +42,7 @@ async function ask(url: string): Promise<Answer> {
   try {
     const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) });
     const text = await response.text();
-    if (response.status === 404) return { silence: "absent", reason: "" };
+    if (response.status === 404) return { silence: text.includes('"no-live-streams"') ? "off" : "absent", reason: "" };
     if (response.ok) {
       if (text.includes("#EXT-X-ENDLIST")) return { silence: "ended", reason: "" };
       // hls.js wants a whole segment to begin with.

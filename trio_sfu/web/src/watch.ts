@@ -54,6 +54,8 @@ function words(state: State): string {
       return "Looking for the stream…";
     case "absent":
       return "Waiting for the room to go live…";
+    case "off":
+      return "This server makes no live streams";
     case "ended":
       return "The stream has ended";
     case "halted":
@@ -82,6 +84,8 @@ function coverText(state: State, reason: string): string | undefined {
   switch (state) {
     case "absent":
       return "It does when somebody in it has camera and microphone on. This page then plays by itself.";
+    case "off":
+      return "Whoever runs it has switched them off.";
     case "ended":
       return "Should the room go live again, this page plays it by itself.";
     case "failed":
