@@ -6,7 +6,10 @@ import type { Events, Requests } from "./protocol";
 const REQUEST_TIMEOUT_MS = 10_000;
 const RECONNECT_AFTER_DISMISSAL_MS = 1_000;
 
-/** A request the server refused, or did not answer in time (code `timeout`). The message is for a person. */
+/** The code where a server is too old for a request. */
+export const UNKNOWN_EVENT = "unknown-event";
+
+/** A request the server refused, or did not answer in time (`timeout`), or that had no line (`disconnected`). The message is for a person. */
 export class RequestError extends Error {
   readonly code: string;
 
@@ -17,13 +20,20 @@ export class RequestError extends Error {
   }
 }
 
+/** The code of a refusal; empty for any other error. */
+export function codeOf(error: unknown): string {
+  return error instanceof RequestError ? error.code : "";
+}
+
 export class Signalling {
   readonly #socket: Socket<Events>;
   #closed = false;
+  /** What this server does not know: asked once a connection. */
+  readonly #unknown = new Set<string>();
 
   /**
-   * Connects at once and reconnects for as long as it is not closed. `up` is called for each new connection (the
-   * server then knows this page by a new id, and has forgotten the old one's rooms), `down` when one is lost.
+   * Connects at once and reconnects for as long as it is not closed. `up` is called for each new connection (which
+   * has a new id, and is in no room until one is joined or resumed), `down` when one is lost.
    */
   constructor(up: () => void, down: () => void) {
     this.#socket = io({
@@ -34,7 +44,10 @@ export class Signalling {
       reconnectionDelay: 500,
       reconnectionDelayMax: 4_000,
     });
-    this.#socket.on("connect", up);
+    this.#socket.on("connect", () => {
+      this.#unknown.clear(); // it may be a newer server by now
+      up();
+    });
     this.#socket.on("disconnect", (reason) => {
       if (this.#closed) return;
       down();
@@ -48,7 +61,7 @@ export class Signalling {
     });
   }
 
-  /** This user's id, as the others see it; changes with every connection. */
+  /** The connection's id; that of a user who joins by it. */
   get id(): string {
     return this.#socket.id ?? "";
   }
@@ -67,14 +80,17 @@ export class Signalling {
     payload: Requests[Name]["payload"],
   ): Promise<Requests[Name]["ack"]> {
     if (!this.#socket.connected) throw new RequestError("There is no connection to the server.", "disconnected");
+    if (this.#unknown.has(name)) throw new RequestError("The server knows no such event.", UNKNOWN_EVENT);
     let ack: unknown;
     try {
       ack = await (this.#socket as Socket).timeout(REQUEST_TIMEOUT_MS).emitWithAck(name, payload);
     } catch {
+      if (!this.#socket.connected) throw new RequestError("The connection to the server was lost.", "disconnected");
       throw new RequestError("The server did not answer in time.", "timeout");
     }
     if (typeof ack === "object" && ack !== null && "error" in ack) {
       const { error, code } = ack as { error: unknown; code?: unknown };
+      if (code === UNKNOWN_EVENT) this.#unknown.add(name);
       throw new RequestError(String(error), String(code ?? "error"));
     }
     return ack as Requests[Name]["ack"];
