@@ -135,7 +135,8 @@ function all(report: RTCStatsReport): Entry[] {
 
 function codecOf(report: RTCStatsReport, entry: Entry | undefined): string {
   const codec = report.get(text(entry?.codecId)) as Entry | undefined;
-  return text(codec?.mimeType).replace(/^.*\//, "");
+  const name = text(codec?.mimeType).replace(/^.*\//, "");
+  return name === "opus" ? "Opus" : name;
 }
 
 function number(value: unknown): number | undefined {
