@@ -5,7 +5,7 @@ Tests of the call page use it for what only happens with bad luck, and for serve
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from playwright.sync_api import Page, WebSocketRoute
@@ -21,14 +21,15 @@ class Line:
     """To be made before the page is opened (``visit(..., prepare=...)``). It works while Playwright does something.
 
     With ``token``, this is in between a server that resumes: it keeps the line to the real one when the page's is
-    cut, and lends it to the page that comes back with the token. With ``answers``, these requests are answered here.
+    cut, and lends it to the page that comes back with the token. Requests that have a function in ``answers`` are
+    answered by it here, with what it makes of the payload.
     """
 
-    def __init__(self, page: Page, *, token: str = "", answers: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, page: Page, *, token: str = "") -> None:
         # Given
         self.token: Final = token
-        self.answers: Final = dict(answers or {})
         # Owned
+        self.answers: Final[dict[str, Callable[[Any], Any]]] = {}
         self.requests: Final[list[tuple[str, Any]]] = []
         """What the page has asked for: the event's name, and its payload."""
         self.acks: Final[list[tuple[str, Any]]] = []
@@ -110,7 +111,7 @@ class Line:
             self._asked[packet[2]] = name
             if name in self.answers:
                 assert self._page_side is not None
-                self._page_side.send(f"43{packet[2]}" + json.dumps([self.answers[name]]))
+                self._page_side.send(f"43{packet[2]}" + json.dumps([self.answers[name](payload)]))
                 return
         assert self._server_side is not None
         self._server_side.send(message)

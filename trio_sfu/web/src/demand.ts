@@ -16,7 +16,7 @@ const PAUSE_AFTER_MS = 2_000;
 export interface Look {
   /** Whether any of it is on the screen. */
   visible: boolean;
-  /** In device pixels. */
+  /** The picture's long side, in device pixels. */
   width: number;
   /** 1…255; what is higher gets bandwidth first. */
   priority: number;
@@ -32,6 +32,8 @@ interface Item {
   layer: number;
   priority: number;
   timer?: ReturnType<typeof setTimeout>;
+  /** The timer is one for a pause: what changes of a video that nobody sees does not put it off. */
+  pausing: boolean;
   work: Promise<void>;
 }
 
@@ -50,9 +52,8 @@ export class Demand {
   /** A consumer of video has begun: not paused, all layers, the lowest priority. */
   add(producerId: string, consumerId: string, layers: number, source: Source): void {
     this.remove(producerId);
-    const item: Item = {
-      producerId, consumerId, layers, source, paused: false, layer: layers - 1, priority: 1, work: Promise.resolve(),
-    };
+    const asServed = { paused: false, layer: layers - 1, priority: 1 };
+    const item = { producerId, consumerId, layers, source, ...asServed, pausing: false, work: Promise.resolve() };
     this.#items.set(producerId, item);
     this.#schedule(item);
   }
@@ -88,10 +89,12 @@ export class Demand {
 
   #schedule(item: Item): void {
     const look = this.#looks.get(item.producerId);
-    if (!look) return;
+    if (!look || (item.pausing && !look.visible)) return;
     clearTimeout(item.timer);
+    item.pausing = !look.visible;
     const delay = !look.visible ? PAUSE_AFTER_MS : item.paused ? 0 : DEBOUNCE_MS;
     item.timer = setTimeout(() => {
+      item.pausing = false;
       // One after the other, or a pause could overtake a resumption.
       item.work = item.work.then(() => this.#settle(item)).catch(() => undefined);
     }, delay);

@@ -25,6 +25,8 @@ export class Repair {
   #underWay = false;
   /** The network changed while a restart was under way: that one may have gathered the old addresses. */
   #again = false;
+  /** A restart could not be asked for: the line was down. */
+  #owed = false;
   #closed = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -61,7 +63,7 @@ export class Repair {
   /** Signalling works again: what could not be asked for meanwhile can be now. */
   lineIsUp(): void {
     this.#restarts = 0;
-    if (this.#everConnected && this.#state !== "connected") void this.#repair();
+    if (this.#owed || (this.#everConnected && this.#state !== "connected")) void this.#repair();
   }
 
   close(): void {
@@ -92,7 +94,8 @@ export class Repair {
     }
     this.#underWay = false;
     if (this.#closed) return;
-    if (code === "disconnected") this.#restarts = 0; // lineIsUp comes back to it
+    this.#owed = code === "disconnected";
+    if (this.#owed) this.#restarts = 0; // lineIsUp comes back to it
     else if (code === UNKNOWN_EVENT) {
       this.#restarts = 0;
       if (this.#state === "failed") this.#giveUp();

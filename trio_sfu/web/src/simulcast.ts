@@ -12,7 +12,7 @@ const THREE_FROM = 960;
 const TWO_FROM = 480;
 const SCREEN_TWO_FROM = 1_280;
 
-/** How much wider than its tile would need a layer may at least be enlarged. */
+/** How much a layer may be enlarged to fill its tile. */
 const ENLARGED = 1.5;
 /** Long side of the lowest of a camera's encodings where there are more; each is twice the one below. */
 const LOWEST = 320;
@@ -61,7 +61,7 @@ export function sendingOptions(
   };
 }
 
-/** The lowest of `layers` encodings that still looks good where it is `width` device pixels wide. */
+/** The lowest of `layers` encodings that still looks good where its long side is `width` device pixels. */
 export function layerFor(width: number, layers: number, source: Source): number {
   const lowest = source === "screen" ? SCREEN_LOWEST : LOWEST;
   for (let layer = 0; layer < layers - 1; layer++) {

@@ -34,6 +34,8 @@ export class Tile {
   #hasVideo = false;
   #muted = true;
   #spokeAt = -Infinity;
+  /** Called when the picture has another size. */
+  pictureResized: () => void = () => undefined;
   /** Audio level now, 0…1; undefined where none is known. */
   level: () => number | undefined = () => undefined;
 
@@ -50,6 +52,7 @@ export class Tile {
     this.#video.muted = true; // sound has an element of its own: it must not wait for a picture
     this.#video.playsInline = true;
     this.#video.setAttribute("playsinline", "");
+    this.#video.addEventListener("resize", () => this.pictureResized());
     this.#audio.autoplay = true;
     this.#initials.className = "initials";
     this.#initials.setAttribute("aria-hidden", "true");
@@ -99,6 +102,11 @@ export class Tile {
     return this.#videoId;
   }
 
+  /** Whether the picture is higher than wide, as phones' are. */
+  get upright(): boolean {
+    return this.#video.videoHeight > this.#video.videoWidth;
+  }
+
   setPinned(pinned: boolean): void {
     this.#pin.setAttribute("aria-pressed", String(pinned));
     this.#pinWord.textContent = pinned ? "Pinned" : "Pin";
@@ -115,7 +123,8 @@ export class Tile {
     const element = track.kind === "video" ? this.#video : this.#audio;
     if (track.kind === "video") this.#videoId = id;
     else this.#audioId = id;
-    element.srcObject = new MediaStream([track]);
+    const shown = element.srcObject instanceof MediaStream ? element.srcObject.getTracks()[0] : undefined;
+    if (shown !== track) element.srcObject = new MediaStream([track]); // or the picture would go dark for a moment
     this.setOn(track.kind === "video" ? "video" : "audio", on);
     try {
       await element.play();

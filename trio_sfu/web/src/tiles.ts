@@ -62,6 +62,8 @@ export class Tiles {
     if (!tile) {
       tile = new Tile({ ...options, pin: () => this.#togglePin(key) });
       tile.element.dataset.key = key;
+      const { element } = tile;
+      tile.pictureResized = () => this.#attention.tell(element);
       this.#tiles.set(key, tile);
       this.#arrange();
       this.#attention.watch(tile.element);
@@ -173,6 +175,10 @@ export class Tiles {
     const rest = tiles.filter((tile) => !large.includes(tile));
     this.#put(this.#stage, large.map(({ key }) => key));
     this.#put(this.#people, rest.map(({ key }) => key));
+    for (const container of [this.#stage, this.#people]) {
+      container.hidden = container.childElementCount === 0;
+    }
+    for (const container of [this.#stage, this.#people]) fit(container); // each gets the room that both leave
     for (const [key, tile] of this.#tiles) {
       tile.setPinned(key === this.#pinned);
       this.#attention.tell(tile.element); // its priority may have changed
@@ -195,15 +201,15 @@ export class Tiles {
         if (focused instanceof HTMLElement) focused.focus({ preventScroll: true });
       }
     }
-    container.hidden = keys.length === 0;
-    fit(container);
   }
 
-  #looked(element: Element, visible: boolean, width: number): void {
+  #looked(element: Element, visible: boolean, tileWidth: number): void {
     const key = (element as HTMLElement).dataset.key ?? "";
     const tile = this.#tiles.get(key);
     if (!tile?.videoId || tile.element.dataset.own === "true") return;
     const { source } = tile.element.dataset;
+    // Layers are known by their long sides, and the tile is as wide as an upright picture's short one.
+    const width = Math.round(tileWidth * (tile.upright && source === "camera" ? RATIO : 1));
     const priority =
       key === this.#main ? LARGE : source === "screen" ? SCREEN : key === this.#speaker ? SPEAKER : OTHERS;
     this.#view.lookChanged(tile.videoId, { visible, width, priority });
