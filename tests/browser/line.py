@@ -39,6 +39,8 @@ class Line:
         self._page_side: WebSocketRoute | None = None
         self._server_side: WebSocketRoute | None = None
         self.user_id = ""
+        self.events_since_token = 0
+        """Events that the page has been sent since the answer with the token; ``audioLevels`` are not counted."""
         page.route_web_socket(re.compile(r"/ws/"), self._opened)
 
     def asked(self, name: str) -> list[Any]:
@@ -128,6 +130,10 @@ class Line:
                 ack |= {"resumeToken": self.token, "resumeSeconds": 30}
                 message = f"43{packet[2]}" + json.dumps([ack])
             self.acks.append((name, ack))
+            if "resumeToken" in ack:
+                self.events_since_token = 0
+        elif packet is not None and self._page_side is not None and '"audioLevels"' not in text:
+            self.events_since_token += 1
         if self._page_side is not None:
             self._page_side.send(message)
         elif text == "2":

@@ -111,7 +111,7 @@ export class Call implements Stay {
     return new Promise((joined, refused) => {
       const signalling = new Signalling(
         () => void this.#lineUp(joined, refused),
-        () => this.#lineLost(),
+        (dismissed) => (dismissed ? this.#lineGone() : this.#lineLost()),
       );
       this.#signalling = signalling;
       this.#unwatchNetwork = watchNetwork(() => this.#session?.networkChanged());
@@ -178,7 +178,8 @@ export class Call implements Stay {
     const signalling = this.#signalling;
     if (!signalling) return;
     const { roomId } = this;
-    const resumed = await signalling.request("resume", { resumeToken });
+    // The events that were missed follow the answer.
+    const resumed = await signalling.request("resume", { resumeToken, received: signalling.received });
     if (attempt !== this.#attempt) return;
     clearTimeout(this.#resumptionEnds);
     this.#me = resumed.userId;

@@ -76,7 +76,7 @@ interface InRoom {
 export interface Requests {
   createRoom: { payload: { roomId?: string; name?: string; resumable?: boolean }; ack: Entered };
   joinRoom: { payload: InRoom & { name?: string; resumable?: boolean }; ack: Entered };
-  resume: { payload: { resumeToken: string }; ack: Resumed };
+  resume: { payload: { resumeToken: string; received?: number }; ack: Resumed };
   leaveRoom: { payload: InRoom; ack: object };
   getRouterRtpCapabilities: { payload: InRoom; ack: { rtpCapabilities: types.RtpCapabilities } };
   createProducerTransport: { payload: InRoom; ack: TransportInfo };

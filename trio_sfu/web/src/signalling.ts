@@ -30,12 +30,14 @@ export class Signalling {
   #closed = false;
   /** What this server does not know: asked once a connection. */
   readonly #unknown = new Set<string>();
+  #received = 0;
 
   /**
    * Connects at once and reconnects for as long as it is not closed. `up` is called for each new connection (which
-   * has a new id, and is in no room until one is joined or resumed), `down` when one is lost.
+   * has a new id, and is in no room until one is joined or resumed), `down` when one is lost or cannot be made;
+   * `dismissed`, where the server ended it, so that there is nothing to resume.
    */
-  constructor(up: () => void, down: () => void) {
+  constructor(up: () => void, down: (dismissed: boolean) => void) {
     this.#socket = io({
       path: "/ws",
       // WebSocket first, for a quick start; polling where something on the way does not let it through.
@@ -44,19 +46,23 @@ export class Signalling {
       reconnectionDelay: 500,
       reconnectionDelayMax: 4_000,
     });
+    this.#socket.onAny((name: string) => {
+      if (name !== "audioLevels") this.#received++;
+    });
     this.#socket.on("connect", () => {
       this.#unknown.clear(); // it may be a newer server by now
       up();
     });
     this.#socket.on("disconnect", (reason) => {
       if (this.#closed) return;
-      down();
+      const dismissed = reason === "io server disconnect";
+      down(dismissed);
       // Sent away by the server, socket.io-client does not come back by itself.
-      if (reason === "io server disconnect") setTimeout(() => this.#reconnect(), RECONNECT_AFTER_DISMISSAL_MS);
+      if (dismissed) setTimeout(() => this.#reconnect(), RECONNECT_AFTER_DISMISSAL_MS);
     });
     this.#socket.on("connect_error", () => {
       if (this.#closed) return;
-      down();
+      down(false);
       if (!this.#socket.active) setTimeout(() => this.#reconnect(), RECONNECT_AFTER_DISMISSAL_MS);
     });
   }
@@ -68,6 +74,11 @@ export class Signalling {
 
   get connected(): boolean {
     return this.#socket.connected;
+  }
+
+  /** How many events have come since the last answer that held a token to resume with, as `resume` wants to know. */
+  get received(): number {
+    return this.#received;
   }
 
   on<Name extends keyof Events>(name: Name, handler: Events[Name]): void {
@@ -83,7 +94,14 @@ export class Signalling {
     if (this.#unknown.has(name)) throw new RequestError("The server knows no such event.", UNKNOWN_EVENT);
     let ack: unknown;
     try {
-      ack = await (this.#socket as Socket).timeout(REQUEST_TIMEOUT_MS).emitWithAck(name, payload);
+      ack = await new Promise((answered, failed) => {
+        (this.#socket as Socket).timeout(REQUEST_TIMEOUT_MS).emit(name, payload, (error: Error | null, answer: unknown) => {
+          if (error) return failed(error);
+          // Here and not later: the next event may come before whoever awaits this goes on.
+          if (typeof answer === "object" && answer !== null && "resumeToken" in answer) this.#received = 0;
+          answered(answer);
+        });
+      });
     } catch {
       if (!this.#socket.connected) throw new RequestError("The connection to the server was lost.", "disconnected");
       throw new RequestError("The server did not answer in time.", "timeout");
