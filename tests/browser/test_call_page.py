@@ -38,7 +38,7 @@ FRAGMENTS = """() => window.connections
 
 RESTARTED = f"""(before) => {{
   const now = ({FRAGMENTS})();
-  return now.length === before.length && now.every((each) => !before.includes(each));
+  return now.length === before.length && now.some((each) => !before.includes(each));
 }}"""
 
 HIDE = """(hidden) => {
@@ -312,7 +312,10 @@ def test_video_that_the_server_holds_back_says_so(visit: Visit, room: str) -> No
 
 
 def test_another_network_makes_the_page_restart_ice(visit: Visit, room: str) -> None:
-    """Once on both transports. Answers are the line's: the server's own parameters, which it goes on taking."""
+    """Once on both transports. Answers are the line's: the parameters that the server goes on taking.
+
+    Where they do not change, the browser begins anew only where it makes the offer, which is for sending.
+    """
     lines = Lines()
     ann = visit(room, script=SMALL_PICTURES + KEEP_CONNECTIONS, prepare=lines.add)
     ann.join("Ann")
