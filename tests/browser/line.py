@@ -63,7 +63,7 @@ class Line:
         assert self._server_side is not None
         page_side, self._page_side = self._page_side, None
         if not self.token:
-            self._server_side.close()
+            self._server_side.close(code=1000)  # a goodbye: the server has nothing to keep
         page_side.close(code=3001, reason="cut")
 
     def mend(self) -> None:

@@ -384,8 +384,8 @@ def test_call_goes_on_while_its_line_is_resumed(visit: Visit, room: str) -> None
     line.mend()
     ann.is_in_state("connected")
     (resume,) = line.asked("resume")
-    assert resume == {"resumeToken": "secret", "received": line.events_since_token}
-    assert resume["received"] > 0
+    assert resume["resumeToken"] == "secret"
+    assert 0 < resume["received"] <= line.events_since_token  # what was under way at the cut is lost
     expect(bob.tile("Ann")).to_have_attribute("data-muted", "true")
     bob.sees(bob.tile("Ann"))
     ann.reads("state", "with one other")
