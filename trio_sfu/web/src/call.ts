@@ -1,10 +1,14 @@
-// A call: what this person sends, what the others send, and staying in the room through lost connections.
-// It holds what is wanted; each Session is one attempt at it. The page hears of all changes through CallView.
+// A call: entering a room, and staying in it through lost connections, by resuming or by entering anew.
+// What is sent is outgoing.ts, what is received incoming.ts; the page hears of all changes through CallView.
 
 import type { types } from "mediasoup-client";
-import type { HlsState, PeerInfo, ProducerInfo, Source } from "./protocol";
-import { type Direction, Session } from "./session";
-import { RequestError, Signalling } from "./signalling";
+import { Incoming, type IncomingView, type RemoteMedia } from "./incoming";
+import type { Look } from "./demand";
+import { watchNetwork } from "./network";
+import { Outgoing } from "./outgoing";
+import type { Entered, HlsState, PeerInfo, ProducerScore, ServerStats, Source } from "./protocol";
+import { type Direction, Session, type Stay } from "./session";
+import { codeOf, Signalling } from "./signalling";
 
 const RETRY_MS = 2_000;
 const FAREWELL_MS = 500;
@@ -12,22 +16,16 @@ const NO_WAY_THROUGH =
   "Sound and picture do not get through to the server; trying again. A firewall may block UDP, " +
   "or the server announces an address that cannot be reached from here.";
 
-export type CallState = "joining" | "waiting" | "connecting" | "connected" | "interrupted" | "reconnecting" | "left";
-
-/** Something another participant sends. `consumer` is there once it is being received. */
-export interface RemoteMedia {
-  readonly producerId: string;
-  readonly userId: string;
-  readonly kind: types.MediaKind;
-  source: Source;
-  paused: boolean;
-  consumer?: types.Consumer;
-  /** The consuming under way or done; a newer one makes an older one's outcome void. */
-  asked?: {
-    /** An event told of `paused` meanwhile: its word is newer than the answer's. */
-    pausedTold: boolean;
-  };
-}
+/** `resuming`: the line to the server is lost, media may go on; `reconnecting`: both are. */
+export type CallState =
+  | "joining"
+  | "waiting"
+  | "connecting"
+  | "connected"
+  | "interrupted"
+  | "resuming"
+  | "reconnecting"
+  | "left";
 
 /** Another participant; the name is empty where none is known. */
 export interface Peer {
@@ -35,33 +33,31 @@ export interface Peer {
   name: string;
 }
 
-export interface CallView {
+export interface CallView extends IncomingView {
   stateChanged(state: CallState): void;
   peersChanged(others: Peer[]): void;
-  mediaAdded(media: RemoteMedia, consumer: types.Consumer): void;
-  mediaRemoved(media: RemoteMedia): void;
-  mediaPaused(media: RemoteMedia): void;
+  /** Who speaks; undefined: nobody, or this person. */
+  speakerChanged(userId?: string): void;
   /** The room's live stream; undefined: nothing is known of it. A failure's reason is for a person. */
   streamChanged(state?: HlsState, reason?: string): void;
   /** Something to tell the person; empty: what was told is over. */
   notice(text: string): void;
 }
 
-interface LocalMedia {
-  track: MediaStreamTrack | null;
-  paused: boolean;
-}
-
-export class Call {
+export class Call implements Stay {
   readonly roomId: string;
+  readonly outgoing: Outgoing;
+  readonly #incoming: Incoming;
   readonly #name: string;
   readonly #view: CallView;
-  readonly #local = new Map<Source, LocalMedia>();
-  readonly #remote = new Map<string, RemoteMedia>();
   #peers: PeerInfo[] = [];
   #signalling: Signalling | undefined;
   #session: Session | undefined;
-  #localWork: Promise<void> = Promise.resolve();
+  #me = "";
+  /** What to come back with to the same user, and for how long after losing the line. */
+  #resumption: { token: string; seconds: number } | undefined;
+  #resumptionEnds: ReturnType<typeof setTimeout> | undefined;
+  #unwatchNetwork: (() => void) | undefined;
   #everJoined = false;
   #left = false;
   #unreachable = false;
@@ -74,31 +70,65 @@ export class Call {
     this.roomId = roomId;
     this.#name = name;
     this.#view = view;
+    this.outgoing = new Outgoing(this, (text) => view.notice(text));
+    this.#incoming = new Incoming(this, view, () => this.#showPeers());
+  }
+
+  get me(): string {
+    return this.#me;
+  }
+
+  get session(): Session | undefined {
+    return this.#session;
+  }
+
+  get signalling(): Signalling | undefined {
+    return this.#signalling;
+  }
+
+  /** What is being received. */
+  get media(): RemoteMedia[] {
+    return this.#incoming.media;
+  }
+
+  producer(source: Source): types.Producer | undefined {
+    return this.#session?.producers.get(source);
+  }
+
+  /** How another's video is looked at: what is asked of the server follows it. */
+  look(producerId: string, look: Look): void {
+    this.#incoming.look(producerId, look);
+  }
+
+  /** The server's statistics of this user's transports, producers and consumers. Rejects with RequestError. */
+  async serverStats(): Promise<ServerStats[]> {
+    const { roomId } = this;
+    return (await this.#signalling?.request("getStats", { roomId }))?.stats ?? [];
   }
 
   /** Enter the room. Rejects where the server says no; a server out of reach is tried until `leave`. */
   join(): Promise<void> {
     return new Promise((joined, refused) => {
       const signalling = new Signalling(
-        () => void this.#enter(joined, refused),
-        () => this.#lineLost(),
+        () => void this.#lineUp(joined, refused),
+        (dismissed) => (dismissed ? this.#lineGone() : this.#lineLost()),
       );
       this.#signalling = signalling;
+      this.#unwatchNetwork = watchNetwork(() => this.#session?.networkChanged());
+      this.#incoming.listen(signalling);
       signalling.on("peersChanged", ({ roomId, peers }) => {
         if (roomId !== this.roomId) return;
         this.#peers = peers;
         this.#showPeers();
       });
-      signalling.on("newProducer", (producer) => this.#discover(producer));
-      signalling.on("producerClosed", ({ producerId }) => this.#forget(producerId));
-      signalling.on("producerPaused", ({ producerId }) => this.#setPaused(producerId, true));
-      signalling.on("producerResumed", ({ producerId }) => this.#setPaused(producerId, false));
-      signalling.on("consumerClosed", ({ consumerId, producerId }) => {
-        const media = this.#remote.get(producerId);
-        if (media?.consumer?.id === consumerId) this.#detach(media);
+      signalling.on("activeSpeaker", ({ roomId, userId }) => {
+        if (roomId === this.roomId) this.#view.speakerChanged(userId === this.#me ? undefined : (userId ?? undefined));
       });
-      signalling.on("roomProducersChanged", ({ roomId, producers }) => {
-        if (roomId === this.roomId) this.#reconcile(producers);
+      signalling.on("layersWanted", ({ roomId, producerId, spatialLayer }) => {
+        if (roomId === this.roomId) this.outgoing.layersWanted(producerId, spatialLayer);
+      });
+      signalling.on("score", ({ producerId, score }) => {
+        if (producerId !== undefined && Array.isArray(score)) this.outgoing.scored(producerId, score as ProducerScore[]);
       });
       signalling.on("transportClosed", ({ roomId, transportId, direction }) => {
         if (roomId === this.roomId) void this.#renew(direction === "producer" ? "send" : "receive", transportId);
@@ -109,17 +139,18 @@ export class Call {
       signalling.on("peerClosed", ({ roomId }) => {
         if (roomId !== this.roomId) return;
         // The server dropped us for a fault of its own: come back as someone new.
-        this.#lineLost();
+        this.#lineGone();
         this.#enterLater(joined, refused);
       });
       this.#update();
     });
   }
 
-  /** Leave the room and close the connection. The tracks given to `send` stay the caller's. */
+  /** Leave the room and close the connection. The tracks given to `outgoing` stay the caller's. */
   async leave(): Promise<void> {
     if (this.#left) return;
     this.#left = true;
+    this.#unwatchNetwork?.();
     const { roomId } = this;
     const farewell = this.#signalling?.request("leaveRoom", { roomId }).catch(() => undefined);
     await Promise.race([farewell, new Promise((resolve) => setTimeout(resolve, FAREWELL_MS))]);
@@ -128,31 +159,40 @@ export class Call {
     this.#update();
   }
 
-  /** Send this track as `source` from now on, in place of one sent before. */
-  send(source: Source, track: MediaStreamTrack, paused = false): Promise<void> {
-    this.#local.set(source, { track, paused });
-    return this.#syncLocal(source);
-  }
-
-  /** Stop sending for the moment; with `release`, let go of the track too (the camera's light goes out). */
-  pause(source: Source, release: boolean): Promise<void> {
-    const local = this.#local.get(source);
-    if (!local) return Promise.resolve();
-    this.#local.set(source, { track: release ? null : local.track, paused: true });
-    return this.#syncLocal(source);
-  }
-
-  /** Stop sending `source` for good. */
-  stop(source: Source): Promise<void> {
-    this.#local.delete(source);
-    return this.#syncLocal(source);
-  }
-
-  producer(source: Source): types.Producer | undefined {
-    return this.#session?.producers.get(source);
-  }
-
   // Entering the room, and coming back to it
+
+  async #lineUp(joined: () => void, refused: (error: unknown) => void): Promise<void> {
+    if (this.#left) return;
+    if (!this.#session?.ready || !this.#resumption) return this.#enter(joined, refused);
+    const attempt = ++this.#attempt;
+    try {
+      await this.#resume(this.#session, this.#resumption.token, attempt);
+    } catch (error) {
+      // Without a line once more, the next one tries again; any other refusal is final.
+      if (attempt !== this.#attempt || this.#left || codeOf(error) === "disconnected") return;
+      await this.#enter(joined, refused);
+    }
+  }
+
+  async #resume(session: Session, resumeToken: string, attempt: number): Promise<void> {
+    const signalling = this.#signalling;
+    if (!signalling) return;
+    const { roomId } = this;
+    // The events that were missed follow the answer.
+    const resumed = await signalling.request("resume", { resumeToken, received: signalling.received });
+    if (attempt !== this.#attempt) return;
+    clearTimeout(this.#resumptionEnds);
+    this.#me = resumed.userId;
+    this.#rememberToken(resumed, resumeToken);
+    if (!resumed.roomIds.includes(roomId)) throw new Error("The server keeps us in the room no more.");
+    const { producers } = await signalling.request("listProducers", { roomId });
+    if (attempt !== this.#attempt) return;
+    this.#unreachable = false;
+    this.#incoming.resync(producers);
+    this.outgoing.syncAll();
+    this.#update();
+    await session.lineIsUp();
+  }
 
   async #enter(joined: () => void, refused: (error: unknown) => void): Promise<void> {
     const signalling = this.#signalling;
@@ -162,21 +202,26 @@ export class Call {
     this.#unreachable = false;
     const attempt = ++this.#attempt;
     const session = new Session(signalling, this.roomId, {
-      transportChanged: (direction, state) => this.#transportChanged(session, direction, state),
+      transportChanged: () => this.#transportChanged(session),
+      transportLost: (direction, transportId) => {
+        if (session === this.#session) void this.#renew(direction, transportId);
+      },
     });
     this.#session = session;
     this.#update();
     try {
-      await this.#joinOrCreate(signalling);
+      this.#me = signalling.id;
+      const entered = await this.#joinOrCreate(signalling);
+      if (attempt === this.#attempt) this.#rememberToken(entered);
       await session.load();
       if (attempt !== this.#attempt) return;
       this.#everJoined = true;
       this.#update();
       this.#showPeers();
       joined();
-      for (const source of this.#local.keys()) void this.#syncLocal(source);
+      this.outgoing.syncAll();
       const { producers } = await signalling.request("listProducers", { roomId: this.roomId });
-      if (attempt === this.#attempt) for (const producer of producers) this.#discover(producer);
+      if (attempt === this.#attempt) for (const producer of producers) this.#incoming.discover(producer);
     } catch (error) {
       if (attempt !== this.#attempt || this.#left) return; // a newer attempt is under way, or none is wanted
       this.#endSession();
@@ -186,6 +231,7 @@ export class Call {
         this.#enterLater(joined, refused);
       } else if (signalling.connected) {
         this.#left = true;
+        this.#unwatchNetwork?.();
         signalling.close();
         refused(error);
       } // else the next connection brings the next attempt
@@ -199,24 +245,41 @@ export class Call {
     }, RETRY_MS);
   }
 
-  async #joinOrCreate(signalling: Signalling): Promise<void> {
-    const { roomId } = this;
-    const name = this.#name;
+  async #joinOrCreate(signalling: Signalling): Promise<Entered> {
+    const entry = { roomId: this.roomId, name: this.#name, resumable: true };
     try {
-      await signalling.request("joinRoom", { roomId, name });
-      return;
+      return await signalling.request("joinRoom", entry);
     } catch (error) {
       if (codeOf(error) !== "room-not-found") throw error;
     }
     try {
-      await signalling.request("createRoom", { roomId, name });
+      return await signalling.request("createRoom", entry);
     } catch (error) {
       if (codeOf(error) !== "room-exists") throw error;
-      await signalling.request("joinRoom", { roomId, name }); // someone else was quicker to create it
+      return await signalling.request("joinRoom", entry); // someone else was quicker to create it
     }
   }
 
+  /** A server that resumes hands out a new token each time, or goes on with the old one. */
+  #rememberToken({ resumeToken, resumeSeconds }: Partial<Entered>, before?: string): void {
+    const token = resumeToken ?? before;
+    const seconds = resumeSeconds ?? this.#resumption?.seconds ?? 0;
+    this.#resumption = token === undefined ? undefined : { token, seconds };
+  }
+
   #lineLost(): void {
+    if (!this.#resumption || !this.#session?.ready) return this.#lineGone();
+    this.#attempt++;
+    if (!this.#unreachable) {
+      clearTimeout(this.#resumptionEnds);
+      this.#resumptionEnds = setTimeout(() => this.#lineGone(), this.#resumption.seconds * 1_000);
+    }
+    this.#unreachable = true;
+    this.#update();
+  }
+
+  /** The line is lost, and with it our place in the room. */
+  #lineGone(): void {
     this.#attempt++;
     this.#unreachable = true;
     this.#endSession();
@@ -224,24 +287,27 @@ export class Call {
   }
 
   #endSession(): void {
+    clearTimeout(this.#resumptionEnds);
+    this.#resumption = undefined;
     this.#view.streamChanged();
+    this.#view.speakerChanged();
     this.#session?.close();
     this.#session = undefined;
-    for (const producerId of [...this.#remote.keys()]) this.#forget(producerId);
+    this.outgoing.forget();
+    this.#incoming.clear();
   }
 
-  #transportChanged(session: Session, direction: Direction, state: types.ConnectionState): void {
+  #transportChanged(session: Session): void {
     if (session !== this.#session) return;
     this.#update();
-    if (state === "failed") void this.#renew(direction);
-    if (state === "connected" && this.#warned) {
+    if (this.#warned && session.everConnected) {
       this.#warned = false;
       this.#view.notice("");
     }
   }
 
-  /** Make a direction's transport anew with all that is to run on it; where an id is given, only if it is that one. */
-  async #renew(direction: Direction, transportId?: string): Promise<void> {
+  /** Make a direction's transport anew with all that is to run on it, if it still is the one of that id. */
+  async #renew(direction: Direction, transportId: string): Promise<void> {
     const session = this.#session;
     if (!session || !(await session.renew(direction, transportId)) || session.closed) return;
     if (!session.everConnected) {
@@ -249,124 +315,20 @@ export class Call {
       this.#view.notice(NO_WAY_THROUGH);
     }
     this.#update();
-    if (direction === "send") {
-      for (const source of this.#local.keys()) void this.#syncLocal(source);
-    } else {
-      for (const media of this.#remote.values()) {
-        this.#detach(media);
-        void this.#receive(session, media);
-      }
-    }
-  }
-
-  // What this person sends
-
-  #syncLocal(source: Source): Promise<void> {
-    // One after the other: each looks at what is wanted by then, so that quick clicks end in the last one's state.
-    const done = this.#localWork.then(() => this.#syncLocalNow(source));
-    this.#localWork = done.catch(() => undefined);
-    return done.catch((error: unknown) => {
-      if (this.#session?.ready) this.#view.notice(`Your ${source} could not be sent: ${text(error)}`);
-    });
-  }
-
-  async #syncLocalNow(source: Source): Promise<void> {
-    const session = this.#session;
-    const signalling = this.#signalling;
-    if (!session?.ready || !signalling) return; // entering the room comes back to it
-    const { roomId } = this;
-    const local = this.#local.get(source);
-    let producer = session.producers.get(source);
-    if (!local) {
-      if (!producer) return;
-      producer.close();
-      await signalling.request("closeProducer", { roomId, producerId: producer.id });
-      return;
-    }
-    if (!producer) {
-      if (!local.track || local.track.readyState === "ended") return;
-      local.track.enabled = !local.paused; // a disabled track makes a producer that begins paused
-      producer = await session.produce(source, local.track);
-      if (local.paused) await signalling.request("pauseProducer", { roomId, producerId: producer.id });
-      return;
-    }
-    if (producer.track !== local.track) await producer.replaceTrack({ track: local.track });
-    if (local.paused === producer.paused) return;
-    if (local.paused) producer.pause();
-    else producer.resume();
-    await signalling.request(local.paused ? "pauseProducer" : "resumeProducer", { roomId, producerId: producer.id });
-  }
-
-  // What the others send
-
-  #reconcile(producers: ProducerInfo[]): void {
-    const present = new Set(producers.map(({ producerId }) => producerId));
-    for (const producerId of [...this.#remote.keys()]) if (!present.has(producerId)) this.#forget(producerId);
-    for (const producer of producers) this.#discover(producer);
-  }
-
-  #discover({ userId, producerId, kind, appData, paused }: ProducerInfo): void {
-    const session = this.#session;
-    if (!session?.ready || userId === this.#signalling?.id || this.#remote.has(producerId)) return;
-    const media: RemoteMedia = { producerId, userId, kind, source: sourceOf(kind, appData?.source), paused: paused ?? false };
-    this.#remote.set(producerId, media);
-    this.#showPeers();
-    void this.#receive(session, media);
-  }
-
-  async #receive(session: Session, media: RemoteMedia): Promise<void> {
-    const asked = { pausedTold: false };
-    media.asked = asked;
-    const current = (): boolean =>
-      !session.closed && media.asked === asked && this.#remote.get(media.producerId) === media;
-    try {
-      const { consumer, source, paused } = await session.consume(media.producerId);
-      if (!current() || consumer.closed) return consumer.close();
-      media.source = sourceOf(media.kind, source ?? media.source);
-      if (!asked.pausedTold) media.paused = paused;
-      media.consumer = consumer;
-      this.#view.mediaAdded(media, consumer);
-    } catch (error) {
-      // A producer or a transport may close while it is being asked for: word of that is on its way.
-      if (!current() || codeOf(error).endsWith("-not-found") || codeOf(error) === "disconnected") return;
-      this.#view.notice(`Someone's ${media.source} cannot be shown: ${text(error)}`);
-    }
-  }
-
-  #setPaused(producerId: string, paused: boolean): void {
-    const media = this.#remote.get(producerId);
-    if (!media) return;
-    media.paused = paused;
-    if (media.asked) media.asked.pausedTold = true;
-    if (media.consumer) this.#view.mediaPaused(media);
-  }
-
-  #detach(media: RemoteMedia): void {
-    if (!media.consumer) return;
-    media.consumer.close();
-    media.consumer = undefined;
-    this.#view.mediaRemoved(media);
-  }
-
-  #forget(producerId: string): void {
-    const media = this.#remote.get(producerId);
-    if (!media) return;
-    this.#remote.delete(producerId);
-    this.#detach(media);
-    this.#showPeers();
+    if (direction === "send") this.outgoing.syncAll();
+    else this.#incoming.receiveAgain(session);
   }
 
   // What the page is told
 
   #showPeers(): void {
-    const me = this.#signalling?.id;
     const others = new Map<string, Peer>();
     if (this.#session) {
       // Who only sends media is there too, whatever server or front end left the name out.
-      for (const { userId } of this.#remote.values()) others.set(userId, { userId, name: "" });
+      for (const userId of this.#incoming.userIds) others.set(userId, { userId, name: "" });
       for (const { userId, name } of this.#peers) others.set(userId, { userId, name: name ?? "" });
     }
-    others.delete(me ?? "");
+    others.delete(this.#me);
     this.#view.peersChanged([...others.values()]);
   }
 
@@ -380,27 +342,16 @@ export class Call {
 
   #currentState(): CallState {
     if (this.#left) return "left";
-    if (!this.#session?.ready) {
+    const session = this.#session;
+    if (!session?.ready) {
       if (this.#everJoined) return "reconnecting";
       return this.#unreachable ? "waiting" : "joining";
     }
-    const states = this.#session.transportStates;
-    if (states.includes("failed") || states.includes("disconnected")) return "interrupted";
+    const states = session.transportStates;
+    const broken = states.includes("failed") || states.includes("disconnected") || session.repairing;
+    if (this.#unreachable) return broken ? "reconnecting" : "resuming";
+    if (broken) return "interrupted";
     if (states.includes("connecting") && !states.includes("connected")) return "connecting";
     return "connected";
   }
-}
-
-/** The server's word for a refusal; empty for any other error. */
-function codeOf(error: unknown): string {
-  return error instanceof RequestError ? error.code : "";
-}
-
-function sourceOf(kind: types.MediaKind, source: string | undefined): Source {
-  if (kind === "audio") return "microphone";
-  return source === "screen" ? "screen" : "camera";
-}
-
-function text(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -2,9 +2,12 @@
 
 import { Call, type CallState, type Peer } from "./call";
 import { canShareScreen, openBoth, openCamera, openMicrophone, openScreen } from "./devices";
+import { type Mode, rememberedMode, rememberMode } from "./layout";
+import { Overlay } from "./overlay";
 import { byId, copyLink, rememberedName, rememberName, ROOM_ID, ROOM_ID_RULE, roomIdOfPage } from "./page";
 import type { HlsState } from "./protocol";
-import { Tile, Tiles } from "./tiles";
+import { Tile } from "./tile";
+import { Tiles } from "./tiles";
 
 const OWN = "own";
 const OWN_SCREEN = "own/screen";
@@ -12,7 +15,10 @@ const OWN_LEVEL_EVERY_MS = 300;
 const STREAM_WORDS = { starting: "Starting…", live: "Live", restarting: "Restarting…", failed: "Failed" };
 
 const roomId = roomIdOfPage();
-const tiles = new Tiles(byId("stage", HTMLElement), byId("people", HTMLElement));
+const tiles = new Tiles(byId("stage", HTMLElement), byId("people", HTMLElement), rememberedMode(), {
+  lookChanged: (producerId, look) => call?.look(producerId, look),
+  modeChanged: useLayout,
+});
 const preview = new Tile({ userId: "", name: "", own: true });
 const stateLine = byId("state", HTMLElement);
 const notice = byId("notice", HTMLElement);
@@ -24,6 +30,9 @@ const cameraButton = byId("camera", HTMLButtonElement);
 const shareButton = byId("share", HTMLButtonElement);
 const leaveButton = byId("leave", HTMLButtonElement);
 const copyButton = byId("copy-link", HTMLButtonElement);
+const layoutButton = byId("layout", HTMLButtonElement);
+const figuresButton = byId("figures-toggle", HTMLButtonElement);
+const overlay = new Overlay(byId("figures", HTMLElement), (media) => tiles.titleOf(media));
 const watchLink = byId("watch", HTMLAnchorElement);
 const streamWord = byId("stream", HTMLElement);
 
@@ -62,6 +71,8 @@ function words(state: CallState | "ready"): string {
       return `In the call with ${others.length === 1 ? "one other" : `${others.length} others`}`;
     case "interrupted":
       return "Sound and picture are interrupted; trying again…";
+    case "resuming":
+      return "The line to the server is lost; sound and picture may go on. Reconnecting…";
     case "reconnecting":
       return "Connection lost; reconnecting…";
     case "left":
@@ -87,8 +98,28 @@ function showPhase(phase: "ready" | "call" | "left"): void {
     preview.removeTrack("camera");
   }
   byId("controls", HTMLElement).hidden = phase === "left";
+  byId("view", HTMLElement).hidden = phase !== "call";
+  if (phase !== "call") showFigures(false);
   shareButton.hidden = phase !== "call" || !canShareScreen();
   leaveButton.hidden = phase !== "call";
+}
+
+// The view
+
+function useLayout(mode: Mode): void {
+  rememberMode(mode);
+  layoutButton.setAttribute("aria-pressed", String(mode === "speaker"));
+}
+
+function showFigures(shown: boolean): void {
+  if (shown && call) overlay.open(call);
+  else overlay.close();
+  figuresButton.setAttribute("aria-pressed", String(shown));
+}
+
+function keyPressed(event: KeyboardEvent): void {
+  if (event.key !== "i" || event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLInputElement) return;
+  if (document.body.dataset.phase === "call") showFigures(!overlay.isOpen);
 }
 
 // Own devices
@@ -124,7 +155,7 @@ function useMicrophone(track: MediaStreamTrack): void {
     say("The microphone is gone: it was unplugged, or its permission was taken back.");
     microphone = undefined;
     microphoneOn = false;
-    void call?.stop("microphone");
+    void call?.outgoing.stop("microphone");
     showDevices();
   });
 }
@@ -135,7 +166,7 @@ function useCamera(track: MediaStreamTrack): void {
     if (camera !== track) return;
     say("The camera is gone: it was unplugged, or its permission was taken back.");
     camera = undefined;
-    void call?.pause("camera", true);
+    void call?.outgoing.pause("camera", true);
     showDevices();
   });
 }
@@ -149,8 +180,8 @@ async function toggleMicrophone(): Promise<void> {
   if (!microphone) return;
   microphone.enabled = microphoneOn;
   showDevices();
-  if (microphoneOn) await call?.send("microphone", microphone);
-  else await call?.pause("microphone", false);
+  if (microphoneOn) await call?.outgoing.send("microphone", microphone);
+  else await call?.outgoing.pause("microphone", false);
 }
 
 async function toggleCamera(): Promise<void> {
@@ -158,13 +189,13 @@ async function toggleCamera(): Promise<void> {
     const track = camera;
     camera = undefined;
     showDevices();
-    await call?.pause("camera", true);
+    await call?.outgoing.pause("camera", true);
     track.stop(); // and the light goes out
   } else {
     const track = await openCamera();
     useCamera(track);
     showDevices();
-    await call?.send("camera", track);
+    await call?.outgoing.send("camera", track);
   }
 }
 
@@ -179,7 +210,7 @@ async function toggleScreen(): Promise<void> {
     if (screen === track) void stopScreen();
   });
   showDevices();
-  await call.send("screen", track);
+  await call.outgoing.send("screen", track);
 }
 
 async function stopScreen(): Promise<void> {
@@ -187,7 +218,7 @@ async function stopScreen(): Promise<void> {
   screen = undefined;
   track?.stop();
   showDevices();
-  await call?.stop("screen");
+  await call?.outgoing.stop("screen");
 }
 
 /** One click at a time for each button, and what goes wrong is said. */
@@ -229,6 +260,8 @@ async function join(): Promise<void> {
     },
     mediaRemoved: (media) => tiles.removeMedia(media),
     mediaPaused: (media) => tiles.pauseMedia(media),
+    mediaHeld: (media, held) => tiles.holdMedia(media, held),
+    speakerChanged: (userId) => tiles.setSpeaker(userId),
     streamChanged: showStream,
     notice: say,
   });
@@ -237,8 +270,8 @@ async function join(): Promise<void> {
   showPhase("call");
   tiles.open(OWN, { userId: OWN, name: nameField.value, own: true }).level = () => ownLevel;
   showDevices();
-  if (camera) void joining.send("camera", camera);
-  if (microphone) void joining.send("microphone", microphone, !microphoneOn);
+  if (camera) void joining.outgoing.send("camera", camera);
+  if (microphone) void joining.outgoing.send("microphone", microphone, !microphoneOn);
   try {
     await joining.join();
   } catch (error) {
@@ -292,12 +325,12 @@ async function prepare(): Promise<void> {
   if (found.camera && camera) found.camera.stop();
   else if (found.camera) {
     useCamera(found.camera);
-    void call?.send("camera", found.camera);
+    void call?.outgoing.send("camera", found.camera);
   }
   if (found.microphone && microphone) found.microphone.stop();
   else if (found.microphone) {
     useMicrophone(found.microphone);
-    void call?.send("microphone", found.microphone);
+    void call?.outgoing.send("microphone", found.microphone);
   }
   if (found.problem) say(found.problem);
   showDevices();
@@ -331,6 +364,13 @@ onClick(muteButton, toggleMicrophone);
 onClick(cameraButton, toggleCamera);
 onClick(shareButton, toggleScreen);
 onClick(leaveButton, leave);
+layoutButton.addEventListener("click", () => {
+  tiles.setMode(tiles.mode === "grid" ? "speaker" : "grid");
+  useLayout(tiles.mode);
+});
+figuresButton.addEventListener("click", () => showFigures(!overlay.isOpen));
+addEventListener("keydown", keyPressed);
+useLayout(tiles.mode);
 onClick(copyButton, () => copyLink(copyButton, say));
 setInterval(() => void measureOwnLevel().catch(() => undefined), OWN_LEVEL_EVERY_MS);
 // A closed page leaves at once, whatever carries its signalling; one brought back from the cache starts anew.

@@ -1,22 +1,35 @@
-// One stay in a room over one signalling connection: the mediasoup-client device and its two transports.
-// The call makes a new one at every (re)connection and closes the old; nothing in here outlives it.
+// One stay in a room: the mediasoup-client device and its two transports, whose ways through the network it repairs.
+// It outlives lost signalling connections where the server resumes; else the call makes a new one and closes this.
 
 import { Device, type types } from "mediasoup-client";
 import type { Source } from "./protocol";
-import type { Signalling } from "./signalling";
-
-const VIDEO_CODEC = "video/vp8";
-
-/** What each source is sent with. Bit rates in bit/s, start rates in kbit/s as libwebrtc wants them. */
-const SENDING: Record<Source, types.ProducerOptions> = {
-  camera: { encodings: [{ maxBitrate: 2_500_000 }], codecOptions: { videoGoogleStartBitrate: 1_000 } },
-  microphone: { codecOptions: { opusDtx: true, opusFec: true } },
-  screen: { encodings: [{ maxBitrate: 3_000_000 }], codecOptions: { videoGoogleStartBitrate: 1_000 } },
-};
+import { Repair } from "./repair";
+import { codeOf, type Signalling } from "./signalling";
+import { layersOf, sendingOptions } from "./simulcast";
 
 export interface SessionWatcher {
-  /** A transport's connection state changed; `failed` ones are of no more use and want `renew`. */
+  /** A transport's connection state changed. */
   transportChanged(direction: Direction, state: types.ConnectionState): void;
+  /** A transport is of no more use and wants `renew`. */
+  transportLost(direction: Direction, transportId: string): void;
+}
+
+/** What a consumer was made with. */
+export interface Received {
+  consumer: types.Consumer;
+  /** How many encodings the server can choose from. */
+  layers: number;
+  source?: string;
+  paused: boolean;
+}
+
+/** What the parts of a call see of it. */
+export interface Stay {
+  readonly roomId: string;
+  /** This user's id, as the others see it. */
+  readonly me: string;
+  readonly session: Session | undefined;
+  readonly signalling: Signalling | undefined;
 }
 
 export type Direction = "send" | "receive";
@@ -29,6 +42,8 @@ export class Session {
   readonly #signalling: Signalling;
   readonly #watcher: SessionWatcher;
   readonly #states = new Map<Direction, types.ConnectionState>();
+  readonly #made = new Map<Direction, types.Transport>();
+  readonly #repairs = new Map<Direction, Repair>();
   #device: Device | undefined;
   #closed = false;
   // Made when first needed: the server closes a transport that stays unconnected.
@@ -53,6 +68,33 @@ export class Session {
     return [...this.#states.values()];
   }
 
+  /** Whether a way through the network is lost and being looked for. */
+  get repairing(): boolean {
+    return [...this.#repairs.values()].some(({ active }) => active);
+  }
+
+  /** The transports there are. */
+  get transports(): ReadonlyMap<Direction, types.Transport> {
+    return this.#made;
+  }
+
+  networkChanged(): void {
+    for (const repair of this.#repairs.values()) repair.networkChanged();
+  }
+
+  /** After a resumed signalling connection: see that the server still has the transports, and repair what broke. */
+  async lineIsUp(): Promise<void> {
+    const { roomId } = this;
+    for (const [direction, { id }] of [...this.#made]) {
+      try {
+        await this.#signalling.request("getStats", { roomId, transportId: id });
+        if (this.#made.get(direction)?.id === id) this.#repairs.get(direction)?.lineIsUp();
+      } catch (error) {
+        if (codeOf(error).endsWith("-not-found")) this.#watcher.transportLost(direction, id);
+      }
+    }
+  }
+
   /** Learn what the room's router can do. Rejects with RequestError or, in an unknown browser, an Error to be shown. */
   async load(): Promise<void> {
     const device = await Device.factory().catch((error: unknown) => {
@@ -67,12 +109,8 @@ export class Session {
   /** Send a track. A disabled one begins paused. The track stays the caller's: closing a producer does not stop it. */
   async produce(source: Source, track: MediaStreamTrack): Promise<types.Producer> {
     const transport = await this.#transport("send");
-    const codec = this.#loaded().sendRtpCapabilities.codecs?.find(
-      (each) => each.mimeType.toLowerCase() === VIDEO_CODEC,
-    );
     const producer = await transport.produce({
-      ...SENDING[source],
-      ...(track.kind === "video" && codec ? { codec } : {}),
+      ...sendingOptions(source, track, this.#loaded().sendRtpCapabilities.codecs),
       track,
       stopTracks: false,
       appData: { source },
@@ -85,7 +123,7 @@ export class Session {
   }
 
   /** Receive another's producer. Video starts paused, so that no packet comes before there is a place for it. */
-  async consume(producerId: string): Promise<{ consumer: types.Consumer; source?: string; paused: boolean }> {
+  async consume(producerId: string): Promise<Received> {
     const transport = await this.#transport("receive");
     const { roomId } = this;
     const rtpCapabilities = this.#loaded().recvRtpCapabilities;
@@ -93,7 +131,8 @@ export class Session {
     const { id, kind, rtpParameters } = info;
     const consumer = await transport.consume({ id, producerId, kind, rtpParameters });
     await this.#signalling.request("resumeConsumer", { roomId, consumerId: id });
-    return { consumer, source: info.appData?.source, paused: info.producerPaused ?? false };
+    const layers = info.type === "simulcast" ? layersOf(rtpParameters) : 1;
+    return { consumer, layers, source: info.appData?.source, paused: info.producerPaused ?? false };
   }
 
   /**
@@ -107,6 +146,9 @@ export class Session {
     if (transportId !== undefined && transport.id !== transportId) return false;
     delete this.#transports[direction];
     this.#states.delete(direction);
+    this.#made.delete(direction);
+    this.#repairs.get(direction)?.close();
+    this.#repairs.delete(direction);
     transport.close();
     return true;
   }
@@ -164,14 +206,27 @@ export class Session {
       transport.close();
       throw new Error("This stay in the room is over.");
     }
+    const repair = new Repair({
+      restart: () => this.#restartIce(transport),
+      giveUp: () => this.#watcher.transportLost(direction, transport.id),
+    });
+    this.#made.set(direction, transport);
+    this.#repairs.set(direction, repair);
     const changed = (state: types.ConnectionState): void => {
       if (transport.closed || this.#closed) return;
       if (state === "connected") this.everConnected = true;
       this.#states.set(direction, state);
+      repair.stateChanged(state);
       this.#watcher.transportChanged(direction, state);
     };
     transport.on("connectionstatechange", changed);
     changed("connecting"); // it is made to be used at once; the browser's own "new" may last
     return transport;
+  }
+
+  async #restartIce(transport: types.Transport): Promise<void> {
+    const { roomId } = this;
+    const { iceParameters } = await this.#signalling.request("restartIce", { roomId, transportId: transport.id });
+    if (!transport.closed) await transport.restartIce({ iceParameters });
   }
 }

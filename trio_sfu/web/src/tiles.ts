@@ -1,139 +1,29 @@
-// The tiles: one for each participant and each shared screen, their layout, and who is speaking.
+// The tiles: one for each participant and each shared screen, their layout, and how each is looked at.
 
 import type { types } from "mediasoup-client";
-import type { Peer, RemoteMedia } from "./call";
+import { Attention } from "./attention";
+import type { Peer } from "./call";
+import type { Look } from "./demand";
+import type { RemoteMedia } from "./incoming";
+import { mainTile, type Mode } from "./layout";
+import { Tile, type TileOptions } from "./tile";
 
 const RATIO = 16 / 9;
 const GAP = 8; // CSS pixels, as in style.css
 const SMALLEST = 130;
-const SPEAKING_LEVEL = 0.03; // of 0…1; about -30 dBov
-const SPEAKING_HOLD_MS = 600;
 const LEVELS_EVERY_MS = 150;
 
-export interface TileOptions {
-  userId: string;
-  name: string;
-  screen?: boolean;
-  /** One's own: said in the caption, never heard, and a camera is shown as in a mirror. */
-  own?: boolean;
-}
+// Which video gets bandwidth first, 1…255.
+const LARGE = 200;
+const SCREEN = 150;
+const SPEAKER = 100;
+const OTHERS = 1;
 
-export class Tile {
-  readonly element = document.createElement("article");
-  readonly userId: string;
-  readonly #screen: boolean;
-  readonly #own: boolean;
-  readonly #video = document.createElement("video");
-  readonly #audio = document.createElement("audio");
-  readonly #initials = document.createElement("span");
-  readonly #caption = document.createElement("span");
-  readonly #status = document.createElement("span");
-  #videoId = "";
-  #audioId = "";
-  #hasVideo = false;
-  #muted = true;
-  #spokeAt = -Infinity;
-  /** Audio level now, 0…1; undefined where none is known. */
-  level: () => number | undefined = () => undefined;
-
-  constructor({ userId, name, screen = false, own = false }: TileOptions) {
-    this.userId = userId;
-    this.#screen = screen;
-    this.#own = own;
-    this.element.className = "tile";
-    this.element.dataset.testid = "tile";
-    this.element.dataset.userId = userId;
-    this.element.dataset.source = screen ? "screen" : "camera";
-    this.element.dataset.own = String(own);
-    this.#video.autoplay = true;
-    this.#video.muted = true; // sound has an element of its own: it must not wait for a picture
-    this.#video.playsInline = true;
-    this.#video.setAttribute("playsinline", "");
-    this.#audio.autoplay = true;
-    this.#initials.className = "initials";
-    this.#initials.setAttribute("aria-hidden", "true");
-    const label = document.createElement("p");
-    label.className = "caption";
-    this.#caption.dataset.testid = "tile-name";
-    this.#status.className = "status";
-    this.#status.dataset.testid = "tile-status";
-    label.append(this.#caption, this.#status);
-    this.element.append(this.#initials, this.#video, label);
-    if (!own && !screen) this.element.append(this.#audio);
-    this.setName(name);
-    this.#show();
-  }
-
-  setName(name: string): void {
-    const known = name.trim();
-    const shown = known || (this.#own ? "You" : "Guest");
-    if (this.#screen) this.#caption.textContent = this.#own ? "Your screen" : `${shown}’s screen`;
-    else this.#caption.textContent = this.#own && known ? `${shown} (you)` : shown;
-    this.#initials.textContent = initials(shown);
-    this.element.setAttribute("aria-label", this.#caption.textContent);
-  }
-
-  /** Show a track; `id` names it for `removeTrack`. Rejects with NotAllowedError where sound needs a click first. */
-  async setTrack(id: string, track: MediaStreamTrack, on: boolean): Promise<void> {
-    const element = track.kind === "video" ? this.#video : this.#audio;
-    if (track.kind === "video") this.#videoId = id;
-    else this.#audioId = id;
-    element.srcObject = new MediaStream([track]);
-    this.setOn(track.kind === "video" ? "video" : "audio", on);
-    try {
-      await element.play();
-    } catch (error) {
-      // AbortError: replaced by the next track before it began.
-      if (error instanceof DOMException && error.name === "NotAllowedError") throw error;
-    }
-  }
-
-  removeTrack(id: string): void {
-    if (id === this.#videoId) {
-      this.#videoId = "";
-      this.#video.srcObject = null;
-      this.setOn("video", false);
-    } else if (id === this.#audioId) {
-      this.#audioId = "";
-      this.#audio.srcObject = null;
-      this.level = () => undefined;
-      this.setOn("audio", false);
-    }
-  }
-
-  setOn(kind: types.MediaKind, on: boolean): void {
-    if (kind === "video") this.#hasVideo = on;
-    else this.#muted = !on;
-    this.#show();
-  }
-
-  /** Try again what the browser held back until a click. */
-  play(): void {
-    for (const element of [this.#video, this.#audio]) if (element.srcObject) element.play().catch(() => undefined);
-  }
-
-  updateSpeaking(now: number): void {
-    if (!this.#muted && (this.level() ?? 0) > SPEAKING_LEVEL) this.#spokeAt = now;
-    const speaking = String(!this.#muted && now - this.#spokeAt < SPEAKING_HOLD_MS);
-    if (this.element.dataset.speaking !== speaking) {
-      this.element.dataset.speaking = speaking;
-      this.#show();
-    }
-  }
-
-  close(): void {
-    this.#video.srcObject = null;
-    this.#audio.srcObject = null;
-    this.element.remove();
-  }
-
-  #show(): void {
-    this.element.dataset.video = this.#hasVideo ? "on" : "off";
-    this.element.dataset.muted = String(this.#muted);
-    if (this.#screen) return;
-    const speaking = this.element.dataset.speaking === "true";
-    this.#status.textContent = this.#muted ? "muted" : speaking ? "speaking" : "";
-  }
+export interface TilesView {
+  /** Another's video is looked at like this now. */
+  lookChanged(producerId: string, look: Look): void;
+  /** The person has pinned a tile, which is the speaker layout's affair. */
+  modeChanged(mode: Mode): void;
 }
 
 export class Tiles {
@@ -141,11 +31,22 @@ export class Tiles {
   readonly #people: HTMLElement;
   readonly #tiles = new Map<string, Tile>();
   readonly #names = new Map<string, string>();
+  readonly #view: TilesView;
+  readonly #attention = new Attention((element, visible, width) => this.#looked(element, visible, width));
+  #mode: Mode;
+  #pinned: string | undefined;
+  #speaker: string | undefined;
+  #main: string | undefined;
 
-  /** `stage` holds the shared screens, `people` the participants; both are laid out to fill their room. */
-  constructor(stage: HTMLElement, people: HTMLElement) {
+  /**
+   * `stage` holds what is to be large, `people` the rest; both are laid out to fill their room. In the grid, shared
+   * screens are large; in the speaker layout, one tile alone.
+   */
+  constructor(stage: HTMLElement, people: HTMLElement, mode: Mode, view: TilesView) {
     this.#stage = stage;
     this.#people = people;
+    this.#mode = mode;
+    this.#view = view;
     const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => fit(target as HTMLElement)));
     watch.observe(stage);
     watch.observe(people);
@@ -159,10 +60,13 @@ export class Tiles {
   open(key: string, options: TileOptions): Tile {
     let tile = this.#tiles.get(key);
     if (!tile) {
-      tile = new Tile(options);
+      tile = new Tile({ ...options, pin: () => this.#togglePin(key) });
+      tile.element.dataset.key = key;
+      const { element } = tile;
+      tile.pictureResized = () => this.#attention.tell(element);
       this.#tiles.set(key, tile);
-      (options.screen ? this.#stage : this.#people).append(tile.element);
       this.#arrange();
+      this.#attention.watch(tile.element);
     }
     return tile;
   }
@@ -171,12 +75,36 @@ export class Tiles {
     const tile = this.#tiles.get(key);
     if (!tile) return;
     this.#tiles.delete(key);
+    this.#attention.unwatch(tile.element);
     tile.close();
     this.#arrange();
   }
 
   clear(): void {
     for (const key of [...this.#tiles.keys()]) this.close(key);
+    this.#pinned = this.#speaker = this.#main = undefined;
+  }
+
+  get mode(): Mode {
+    return this.#mode;
+  }
+
+  /** The grid has no pinned tile. */
+  setMode(mode: Mode): void {
+    this.#mode = mode;
+    if (mode === "grid") this.#pinned = undefined;
+    this.#arrange();
+  }
+
+  /** Who speaks; undefined: nobody whose tile could be the large one. */
+  setSpeaker(userId: string | undefined): void {
+    this.#speaker = userId;
+    this.#arrange();
+  }
+
+  /** What is written on the tile of that media. */
+  titleOf(media: RemoteMedia): string {
+    return this.#of(media)?.title ?? "";
   }
 
   play(): void {
@@ -203,11 +131,17 @@ export class Tiles {
     const name = this.#names.get(userId) ?? "";
     const tile = this.open(screen ? screenKey(userId) : userId, { userId, name, screen });
     if (kind === "audio") tile.level = () => consumer.rtpReceiver?.getSynchronizationSources()[0]?.audioLevel;
-    return tile.setTrack(producerId, consumer.track, !paused);
+    const shown = tile.setTrack(producerId, consumer.track, !paused);
+    this.#attention.tell(tile.element);
+    return shown;
   }
 
-  pauseMedia({ userId, source, kind, paused }: RemoteMedia): void {
-    this.#tiles.get(source === "screen" ? screenKey(userId) : userId)?.setOn(kind, !paused);
+  pauseMedia(media: RemoteMedia): void {
+    this.#of(media)?.setOn(media.kind, !media.paused);
+  }
+
+  holdMedia(media: RemoteMedia, held: boolean): void {
+    if (media.kind === "video") this.#of(media)?.setHeld(held);
   }
 
   removeMedia({ userId, source, producerId }: RemoteMedia): void {
@@ -215,20 +149,75 @@ export class Tiles {
     else this.#tiles.get(userId)?.removeTrack(producerId);
   }
 
+  #of({ userId, source }: RemoteMedia): Tile | undefined {
+    return this.#tiles.get(source === "screen" ? screenKey(userId) : userId);
+  }
+
+  #togglePin(key: string): void {
+    this.#pinned = this.#pinned === key ? undefined : key;
+    if (this.#pinned !== undefined && this.#mode === "grid") {
+      this.#mode = "speaker";
+      this.#view.modeChanged("speaker");
+    }
+    this.#arrange();
+  }
+
   #arrange(): void {
-    this.#stage.hidden = this.#stage.childElementCount === 0;
-    fit(this.#stage);
-    fit(this.#people);
+    const tiles = [...this.#tiles].map(([key, { element }]) => ({
+      key,
+      own: element.dataset.own === "true",
+      screen: element.dataset.source === "screen",
+    }));
+    if (this.#pinned !== undefined && !this.#tiles.has(this.#pinned)) this.#pinned = undefined;
+    const focus = { pinned: this.#pinned, speaker: this.#speaker, before: this.#main };
+    this.#main = this.#mode === "speaker" ? mainTile(tiles, focus) : undefined;
+    const large = tiles.filter(({ key, screen }) => (this.#mode === "speaker" ? key === this.#main : screen));
+    const rest = tiles.filter((tile) => !large.includes(tile));
+    this.#put(this.#stage, large.map(({ key }) => key));
+    this.#put(this.#people, rest.map(({ key }) => key));
+    for (const container of [this.#stage, this.#people]) {
+      container.hidden = container.childElementCount === 0;
+    }
+    for (const container of [this.#stage, this.#people]) fit(container); // each gets the room that both leave
+    for (const [key, tile] of this.#tiles) {
+      tile.setPinned(key === this.#pinned);
+      this.#attention.tell(tile.element); // its priority may have changed
+    }
+  }
+
+  /** These tiles, in this order; those that are there already are not touched. */
+  #put(container: HTMLElement, keys: string[]): void {
+    let next = container.firstElementChild;
+    for (const key of keys) {
+      const tile = this.#tiles.get(key);
+      if (!tile) continue;
+      if (tile.element === next) {
+        next = next.nextElementSibling;
+      } else {
+        const focused = tile.element.contains(document.activeElement) ? document.activeElement : null;
+        container.insertBefore(tile.element, next);
+        // What is moved may stop, and loses the focus.
+        tile.play();
+        if (focused instanceof HTMLElement) focused.focus({ preventScroll: true });
+      }
+    }
+  }
+
+  #looked(element: Element, visible: boolean, tileWidth: number): void {
+    const key = (element as HTMLElement).dataset.key ?? "";
+    const tile = this.#tiles.get(key);
+    if (!tile?.videoId || tile.element.dataset.own === "true") return;
+    const { source } = tile.element.dataset;
+    // Layers are known by their long sides, and the tile is as wide as an upright picture's short one.
+    const width = Math.round(tileWidth * (tile.upright && source === "camera" ? RATIO : 1));
+    const priority =
+      key === this.#main ? LARGE : source === "screen" ? SCREEN : key === this.#speaker ? SPEAKER : OTHERS;
+    this.#view.lookChanged(tile.videoId, { visible, width, priority });
   }
 }
 
 function screenKey(userId: string): string {
   return `${userId}/screen`;
-}
-
-function initials(name: string): string {
-  const letters = name.split(/\s+/).flatMap((word) => /[\p{L}\p{N}]/u.exec(word)?.[0] ?? []);
-  return [letters[0], letters.length > 1 ? letters.at(-1) : ""].join("").toUpperCase();
 }
 
 /** Choose the number of columns that makes the tiles largest; below a least size the container scrolls instead. */
