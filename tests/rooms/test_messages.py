@@ -78,7 +78,7 @@ def test_requests_are_the_contract() -> None:
         "createConsumerTransport", "connectConsumerTransport", "consume",
         "closeProducer", "pauseProducer", "resumeProducer",
         "closeConsumer", "pauseConsumer", "resumeConsumer", "requestKeyFrame", "getStats",
-        "setPreferredLayers",
+        "setPreferredLayers", "restartIce",
     }  # fmt: skip
 
 

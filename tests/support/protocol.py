@@ -64,6 +64,7 @@ def payload_of(event: str) -> Json:
     if event in ABOUT_CONSUMER:
         return {"consumerId": "nobody's"}
     payloads: dict[str, Json] = {
+        "restartIce": {"transportId": "nobody's"},
         "produce": {"kind": "audio", "rtpParameters": opus(), "appData": {"source": "mic"}},
         "consume": {"producerId": "nobody's", "rtpCapabilities": CAPABILITIES, "paused": False},
         "setPreferredLayers": {"consumerId": "nobody's", "spatialLayer": 0},

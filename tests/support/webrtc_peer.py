@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -16,7 +17,7 @@ import trio
 
 from bench.dtls import CHROME, ClientIdentity
 from bench.peer import ClientTransport, RemoteParameters
-from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters
+from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters, IceParameters
 from trio_sfu.transport.addresses import ListenAddress
 from trio_sfu.transport.webrtc import WebRtcTransport
 from trio_sfu.wire.rtcp import RtcpPacket, parse_compound
@@ -60,6 +61,14 @@ class WebRtcPeer:
         old, self.socket = self.socket, trio.socket.socket(self.socket.family, socket.SOCK_DGRAM)
         await self.socket.bind((self.server[0], 0))
         old.close()
+        self.client._check(trio.current_time())
+        await self.flush()
+
+    async def restart(self, parameters: IceParameters) -> None:
+        """Go on with other ICE credentials of the server, by its candidate that is in use."""
+        self.client.remote = replace(
+            self.client.remote, username_fragment=parameters.username_fragment, password=parameters.password
+        )
         self.client._check(trio.current_time())
         await self.flush()
 

@@ -96,6 +96,13 @@ class ConnectConsumerTransport(Message, frozen=True, kw_only=True, tag="connectC
     room_id: RoomId | None = None
 
 
+class RestartIce(Message, frozen=True, kw_only=True, tag="restartIce"):
+    """New ICE credentials for one of the user's transports. Reply: :class:`IceRestarted`."""
+
+    transport_id: ObjectId
+    room_id: RoomId | None = None
+
+
 class Produce(Message, frozen=True, kw_only=True, tag="produce"):
     """Replaces the user's producer of the same kind and ``app_data["source"]``. Reply: :class:`Produced`."""
 
@@ -216,6 +223,7 @@ Request: TypeAlias = (
     | CreateConsumerTransport
     | ConnectProducerTransport
     | ConnectConsumerTransport
+    | RestartIce
     | Produce
     | StopProducing
     | ListProducers
@@ -272,6 +280,12 @@ class TransportConnected(Message, frozen=True, kw_only=True, tag="transportConne
     """The client's DTLS parameters are accepted."""
 
     connected: bool = True
+
+
+class IceRestarted(Message, frozen=True, kw_only=True, tag="iceRestarted"):
+    """What the client's own restart needs. Media goes on by the old path until the client has chosen a new one."""
+
+    ice_parameters: IceParameters
 
 
 class Produced(Message, frozen=True, kw_only=True, tag="produced"):
@@ -363,6 +377,7 @@ Reply: TypeAlias = (
     | RouterCapabilities
     | TransportCreated
     | TransportConnected
+    | IceRestarted
     | Produced
     | ProducingStopped
     | ProducerList

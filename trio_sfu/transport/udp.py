@@ -290,8 +290,8 @@ class UdpEndpoint:
 
     @property
     def transport_count(self) -> int:
-        """How many transports are registered."""
-        return len(self._owners)
+        """How many transports are registered, whatever the number of their username fragments."""
+        return len(set(self._owners.values()))
 
     def add_route(self, path: Path, owner: DatagramOwner) -> None:
         """Accept DTLS and SRTP that arrives on ``path`` for ``owner``: the path has authenticated itself."""

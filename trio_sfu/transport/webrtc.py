@@ -61,6 +61,7 @@ class WebRtcTransport:
         self._ice: Final[IceLite[Path]] = IceLite(local_ufrag=generate_ufrag(), local_pwd=generate_pwd())
         self._dtls: DtlsSession | None = None
         self._paths: set[Path] = set()  # those with a route at the endpoint
+        self._ufrags: tuple[str, ...] = ()  # those that are registered there
         self._early: list[bytes] = []
         self._receiver: SrtpReceiver | None = None
         self.sink: SrtpSink | None = None
@@ -73,9 +74,6 @@ class WebRtcTransport:
         )
         self._wake = trio.Event()
         # Derived
-        self.ice_parameters: Final = IceParameters(
-            username_fragment=self._ice.local_ufrag, password=self._ice.local_pwd, ice_lite=True
-        )
         self.ice_candidates: Final = _candidates(endpoint)
         self.dtls_parameters: Final = DtlsParameters(
             role="auto",
@@ -87,6 +85,11 @@ class WebRtcTransport:
 
     def __repr__(self) -> str:
         return f"<WebRtcTransport {self.id} {self.state}>"
+
+    @property
+    def ice_parameters(self) -> IceParameters:
+        """The newest credentials, for the client."""
+        return IceParameters(username_fragment=self._ice.local_ufrag, password=self._ice.local_pwd, ice_lite=True)
 
     # -- for statistics ---
 
@@ -126,7 +129,7 @@ class WebRtcTransport:
         It is reachable when ``task_status.started()`` has been called.
         """
         connect_by = trio.current_time() + self._connect_timeout
-        self._endpoint.register(self._ice.local_ufrag, self)
+        self._register(self._ice.local_ufrags)
         self._router.add_session(self.session)
         try:
             task_status.started()
@@ -185,6 +188,18 @@ class WebRtcTransport:
             self._dtls.receive_datagram(data, now)
         self._after_dtls(now)
 
+    def restart_ice(self) -> IceParameters:
+        """New ICE credentials for the client, while media goes on as it does (see :meth:`IceLite.restart`).
+
+        DTLS and SRTP know nothing of it. Raises :class:`MediaError`: ``transport-closed``.
+        """
+        if self.state in ("closed", "failed"):
+            raise MediaError("transport-closed", "the transport is closed")
+        self._ice.restart(generate_ufrag(), generate_pwd())
+        if self._ufrags:
+            self._register(self._ice.local_ufrags)
+        return self.ice_parameters
+
     def close(self) -> None:
         """Close, and with it all producers and consumers, at once; :meth:`run` returns soon after."""
         if self.state in ("closed", "failed"):
@@ -206,11 +221,21 @@ class WebRtcTransport:
         self._release()
         self._wake.set()
 
+    def _register(self, ufrags: tuple[str, ...]) -> None:
+        """Be reachable at the endpoint by these username fragments and no others."""
+        for ufrag in self._ufrags:
+            if ufrag not in ufrags:
+                self._endpoint.unregister(ufrag, self)
+        for ufrag in ufrags:
+            if ufrag not in self._ufrags:
+                self._endpoint.register(ufrag, self)
+        self._ufrags = ufrags
+
     def _release(self) -> None:
         for path in self._paths:
             self._endpoint.remove_route(path, self)
         self._paths.clear()
-        self._endpoint.unregister(self._ice.local_ufrag, self)
+        self._register(())
         self._router.remove_session(self.session)
         self._early.clear()
         self._receiver = None
@@ -236,6 +261,8 @@ class WebRtcTransport:
         for evicted in result.evicted:
             self._paths.discard(evicted)
             self._endpoint.remove_route(evicted, self)
+        if result.retired:
+            self._register(self._ice.local_ufrags)
         if self._ice.is_authenticated(path):
             self._paths.add(path)
             # Each time: another transport may have taken over the route by requests with a forged source address.

@@ -113,6 +113,14 @@ export class SfuClient extends Wire {
     return ack;
   }
 
+  /** Request `restartIce` for a direction's transport and restart there; what the server answered. */
+  async restartIce(direction: Direction): Promise<Json> {
+    const transport = await this.#transport(direction);
+    const { iceParameters } = await this.request("restartIce", { transportId: transport.id });
+    await transport.restartIce({ iceParameters: iceParameters as types.IceParameters });
+    return iceParameters as Json;
+  }
+
   /** Every connection state each transport went through, oldest first. */
   transportStates(): Record<Direction, string[]> {
     return structuredClone(this.#transportStates);
