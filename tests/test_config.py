@@ -16,19 +16,23 @@ def test_defaults() -> None:
     config = parse([], {})
     assert config == Config()
     assert (config.port, config.media_port, config.host) == (3001, 44444, None)
+    assert (config.media_tcp, config.media_tcp_port) == (True, None)
     assert (config.ping_interval, config.ping_timeout, config.connect_timeout) == (25, 20, 45)
     assert config.max_payload == 1_000_000
 
 
 def test_all_options() -> None:
     argv = (
-        "--host 127.0.0.1 --port 0 --media-port 50000 --announce 203.0.113.5 --announce 2001:DB8::1 "
+        "--host 127.0.0.1 --port 0 --media-port 50000 --media-tcp-port 443 --no-media-tcp "
+        "--announce 203.0.113.5 --announce 2001:DB8::1 "
         "--ping-interval 0.3 --ping-timeout .2 --connect-timeout 1 --max-payload 2000 --log-level debug"
     )
     assert parse(argv.split(), {}) == Config(
         host="127.0.0.1",
         port=0,
         media_port=50000,
+        media_tcp_port=443,
+        media_tcp=False,
         announce=("203.0.113.5", "2001:db8::1"),
         ping_interval=0.3,
         ping_timeout=0.2,
@@ -42,6 +46,8 @@ def test_environment() -> None:
     env = {
         "TRIO_SFU_PORT": " 8080 ",
         "TRIO_SFU_MEDIA_PORT": "",
+        "TRIO_SFU_MEDIA_TCP": "no",
+        "TRIO_SFU_MEDIA_TCP_PORT": "0",
         "TRIO_SFU_ANNOUNCE": "203.0.113.5, 203.0.113.6 2001:db8::1",
         "TRIO_SFU_PING_INTERVAL": "1.5",
         "TRIO_SFU_LOG_LEVEL": "warning",
@@ -51,6 +57,8 @@ def test_environment() -> None:
     config = parse([], env)
     assert config == Config(
         port=8080,
+        media_tcp=False,
+        media_tcp_port=0,
         announce=("203.0.113.5", "203.0.113.6", "2001:db8::1"),
         ping_interval=1.5,
         log_level="warning",

@@ -30,6 +30,8 @@ class Config:
     host: str | None = None
     port: int = 3001
     media_port: int = 44444
+    media_tcp: bool = True
+    media_tcp_port: int | None = None  # the number of media_port
     announce: tuple[str, ...] = ()
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -149,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", _host, "ADDRESS", "listen on this address only (default: all)")
     add("--port", _integer(0, 65535), "PORT", "TCP port of pages and signalling; 0: any free one")
     add("--media-port", _integer(0, 65535), "PORT", "UDP port of all media; 0: any free one")
+    add_switch("--media-tcp", defaults.media_tcp, "take media by TCP too, from browsers whose network blocks UDP")
+    add("--media-tcp-port", _integer(0, 65535), "PORT", "its TCP port; 0: any free one (default: as --media-port)")
     parser.add_argument(
         "--announce",
         type=_address,

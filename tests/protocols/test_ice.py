@@ -367,6 +367,38 @@ def test_a_restart_does_not_prolong_consent() -> None:
     assert state_of(agent) == "lost"
 
 
+def test_a_path_that_closed_gives_way_to_the_one_heard_last() -> None:
+    agent = new_agent()
+    check(agent, "a", 0.0, use_candidate=True)
+    check(agent, "b", 1.0)
+    check(agent, "c", 2.0)
+    assert not agent.forget("nobody's")
+    assert not agent.forget("b")
+    assert agent.paths() == ("a", "c")
+    assert agent.forget("a")
+    assert (agent.selected, agent.paths()) == ("c", ("c",))
+    assert agent.get_timer() == 32.0
+
+
+def test_the_only_path_closes_and_the_client_comes_by_another() -> None:
+    agent = new_agent()
+    check(agent, "a", 0.0, use_candidate=True)
+    assert not agent.forget("a")
+    assert state_of(agent) == "connected"
+    assert agent.get_timer() == 30.0
+    # Whether nominated or not: there is no other.
+    result = check(agent, "b", 10.0)
+    assert result.selected_changed
+    assert result.added
+    assert agent.paths() == ("b",)
+    # And where it does not come, that is the end.
+    agent.forget("b")
+    assert agent.handle_timer(40.0)
+    assert agent.selected is None
+    assert check(agent, "c", 41.0).selected_changed
+    assert agent.paths() == ("c",)
+
+
 def test_nominations_begin_anew_with_a_restart() -> None:
     agent = new_agent()
     new_ufrag, new_pwd = generate_ufrag(), generate_pwd()

@@ -105,7 +105,7 @@ def holds(server: Server) -> Json:
         "producers": counts.producers,
         "consumers": counts.consumers,
         "registered": server.endpoint.transport_count,
-        "routes": sum(len(each.routes) for each in server.endpoint.sockets),
+        "routes": sum(len(each.routes) for each in (*server.endpoint.sockets, *server.endpoint.tcp)),
     }
 
 

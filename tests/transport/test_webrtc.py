@@ -45,7 +45,7 @@ class Server:
     @property
     def left(self) -> tuple[int, int, int]:
         """Routes, registered username fragments, sessions that are ticked."""
-        routes = sum(len(each.routes) for each in self.endpoint.sockets)
+        routes = sum(len(each.routes) for each in (*self.endpoint.sockets, *self.endpoint.tcp))
         return routes, self.endpoint.transport_count, len(self.router._sessions)
 
     def produce(self, transport: WebRtcTransport, kind: str = "video") -> Producer:

@@ -88,6 +88,7 @@ class IceLite(Generic[PathT]):
         self._generations: list[_Credentials] = [_make_credentials(local_ufrag, local_pwd, 0)]  # newest first
         self._selected: PathT | None = None
         self._nominated = (0, 0)  # generation of the credentials, greatest nomination value within it
+        self._closed: PathT | None = None  # the only path there is, where it cannot be used any more
         self._superseded_at: float | None = None  # first request with newer credentials than the oldest
         # Last authenticated request by path, the least recent first (deleted before it is stored anew).
         self._last_request: dict[PathT, float] = {}
@@ -155,6 +156,9 @@ class IceLite(Generic[PathT]):
             # A lite agent cannot become the controlling one (RFC 8445 section 6.1.1).
             return self._reject(stun.error_response(transaction_id, 487, key=key))
 
+        if self._closed is not None:
+            self._last_request.pop(self._closed)
+            self._closed = None
         added, evicted = self._refresh(path, now)
         chosen = self._chooses(path, message, credentials.generation, now)
         selected_changed = chosen and path != self._selected
@@ -165,6 +169,22 @@ class IceLite(Generic[PathT]):
         reply = stun.success_response(transaction_id, host, port, key)
         return IceResult(reply, selected_changed, added, evicted, retired)
 
+    def forget(self, path: PathT) -> bool:
+        """``path`` cannot be used any more: its TCP connection is closed. Returns whether another is selected now.
+
+        The only one keeps its place until the next request: consent goes on, for the client may come again.
+        """
+        if path not in self._last_request:
+            return False
+        if len(self._last_request) == 1:
+            self._closed = path
+            return False
+        del self._last_request[path]
+        if path != self._selected:
+            return False
+        self._selected = next(reversed(self._last_request))  # the one heard last
+        return True
+
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` is due: ``consent_timeout`` after the last authenticated request."""
         return self._consent_ends() if self.state == "connected" else None
@@ -174,7 +194,7 @@ class IceLite(Generic[PathT]):
         if self.state != "connected" or now < self._consent_ends():
             return False
         self.state = "lost"
-        self._selected = None
+        self._selected = self._closed = None
         self._last_request.clear()
         return True
 

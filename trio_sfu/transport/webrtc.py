@@ -23,9 +23,10 @@ from trio_sfu.media.rtp_session import RtpSession
 from trio_sfu.media.stats import DtlsState, IceState, TransportTuple
 from trio_sfu.protocols.dtls import DtlsSession
 from trio_sfu.protocols.ice import IceLite, generate_pwd, generate_ufrag
+from trio_sfu.transport.path import MediaSocket, Path
 from trio_sfu.transport.sink import SrtpSink
 from trio_sfu.transport.srtp import REPLAYED, SrtpReceiver
-from trio_sfu.transport.udp import Path, UdpEndpoint
+from trio_sfu.transport.udp import UdpEndpoint
 from trio_sfu.wire.demux import is_rtcp
 
 __all__ = ["TransportState", "WebRtcTransport"]
@@ -36,7 +37,9 @@ TransportState = Literal["new", "connecting", "connected", "failed", "closed"]
 
 # DTLS that came before signalling said whose fingerprint to expect; the peer sends again what exceeds this.
 _MAX_EARLY_DATAGRAMS: Final = 4
-_CANDIDATE_TYPE_PREFERENCE: Final = 126  # host (RFC 8445, section 5.1.2.2)
+_HOST: Final = 126  # type preference (RFC 8445, section 5.1.2.2)
+_TCP_HOST: Final = 90  # a lower one: UDP where it gets through (RFC 6544, section 4.2)
+_PASSIVE: Final = 4 << 13  # direction preference of a host candidate (ibid.), above the other preference
 
 
 class WebRtcTransport:
@@ -118,7 +121,7 @@ class WebRtcTransport:
             local_port=path.socket.port,
             remote_ip=path.host,
             remote_port=path.port,
-            protocol="udp",
+            protocol=path.socket.protocol,
         )
 
     # -- life ---
@@ -253,7 +256,7 @@ class WebRtcTransport:
     # -- datagrams, by direct call from the endpoint ---
 
     def receive_stun(self, data: bytes, path: Path, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         if self.state in ("closed", "failed"):
             return
         result = self._ice.receive_stun(data, path, path.host, path.port, now)
@@ -283,7 +286,7 @@ class WebRtcTransport:
                 self._after_dtls(now)
 
     def receive_dtls(self, data: bytes, path: Path, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         self.session.traffic.control_received += len(data)
         if self._dtls is None:
             if len(self._early) < _MAX_EARLY_DATAGRAMS:
@@ -293,7 +296,7 @@ class WebRtcTransport:
         self._after_dtls(now)
 
     def receive_srtp(self, view: memoryview, pointer: Any, size: int, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         receiver = self._receiver
         if receiver is None:
             self._endpoint.counters.early += 1
@@ -316,8 +319,17 @@ class WebRtcTransport:
             self._endpoint.counters.unauthentic += 1
 
     def flush(self, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         self.session.flush(now)
+
+    def path_closed(self, path: Path, now: float) -> None:
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
+        self._paths.discard(path)
+        if self._ice.forget(path):
+            assert self._ice.selected is not None
+            if self.sink is not None:
+                self.sink.path = self._ice.selected
+        self._wake.set()  # consent may end earlier without it
 
     # -- DTLS ---
 
@@ -357,20 +369,25 @@ class WebRtcTransport:
 
 
 def _candidates(endpoint: UdpEndpoint) -> tuple[IceCandidate, ...]:
-    """One UDP host candidate for each announced address, the first the most preferred (RFC 8445, 5.1.2.1)."""
-    candidates: list[IceCandidate] = []
-    for udp_socket in endpoint.sockets:
-        for address in udp_socket.announced:
-            local_preference = 65535 - len(candidates)
-            candidates.append(
-                IceCandidate(
-                    foundation=f"udp{len(candidates)}",
-                    priority=_CANDIDATE_TYPE_PREFERENCE << 24 | local_preference << 8 | 255,
-                    ip=address,
-                    address=address,
-                    protocol="udp",
-                    port=udp_socket.port,
-                    type="host",
-                )
-            )
-    return tuple(candidates)
+    """One host candidate for each announced address, the first the most preferred, and TCP's after UDP's."""
+    udp = [(each, address) for each in endpoint.sockets for address in each.announced]
+    tcp = [(each, address) for each in endpoint.tcp for address in each.announced]
+    return (
+        *(_candidate(*each, f"udp{index}", _HOST, 65535 - index) for index, each in enumerate(udp)),
+        *(_candidate(*each, f"tcp{index}", _TCP_HOST, _PASSIVE + 8191 - index) for index, each in enumerate(tcp)),
+    )
+
+
+def _candidate(
+    media_socket: MediaSocket, address: str, foundation: str, type_preference: int, local_preference: int
+) -> IceCandidate:
+    return IceCandidate(
+        foundation=foundation,
+        priority=type_preference << 24 | local_preference << 8 | 255,  # RFC 8445, section 5.1.2.1; component 1
+        ip=address,
+        address=address,
+        protocol=media_socket.protocol,
+        port=media_socket.port,
+        type="host",
+        tcp_type="passive" if media_socket.protocol == "tcp" else None,
+    )

@@ -24,6 +24,8 @@ export interface ProduceOptions extends CaptureOptions {
   startBitrate?: number;
   encodings?: types.RtpEncodingParameters[];
   codecOptions?: types.ProducerCodecOptions;
+  /** Rather fewer frames than smaller ones. */
+  keepResolution?: boolean;
 }
 
 export interface ConsumeOptions {
@@ -62,6 +64,7 @@ export class SfuClient extends Wire {
   #consuming = new Map<string, Consuming>();
   #failures: string[] = [];
   #portMap = new Map<number, { port: number; address?: string }>();
+  #protocols: readonly string[] | undefined;
   #auto: ConsumeOptions | undefined;
   #autoWork = new Set<Promise<unknown>>();
   #stats = new StatsReader();
@@ -96,6 +99,11 @@ export class SfuClient extends Wire {
   /** From now on, transports' candidates with port `from` (0: any) get port `to` (and `address`): the way to a relay. */
   mapCandidatePort(from: number, to: number, address?: string): void {
     this.#portMap.set(from, { port: to, ...(address ? { address } : {}) });
+  }
+
+  /** From now on, transports see only the server's candidates of these protocols: "udp", "tcp". */
+  useProtocols(protocols: string[]): void {
+    this.#protocols = protocols;
   }
 
   /** Make a direction's transport now instead of at first use; again: a fresh one. Resolves with the server's ack. */
@@ -164,6 +172,10 @@ export class SfuClient extends Wire {
         track.stop();
         throw asError("produce", error);
       });
+    if (options.keepResolution && producer.rtpSender) {
+      const parameters = { ...producer.rtpSender.getParameters(), degradationPreference: "maintain-resolution" };
+      await producer.rtpSender.setParameters(parameters as RTCRtpSendParameters);
+    }
     this.#producers.set(producer.id, { producer, track });
     producer.observer.on("close", () => this.#producers.delete(producer.id));
     return { id: producer.id, kind, ...codecIds(producer.rtpParameters), rtpParameters: producer.rtpParameters };
@@ -398,7 +410,8 @@ export class SfuClient extends Wire {
     const ack = await this.request(`create${role}Transport`);
     told?.(ack);
     const { id, iceParameters, iceCandidates, dtlsParameters } = ack as unknown as types.TransportOptions;
-    const candidates = iceCandidates.map((candidate) => {
+    const offered = iceCandidates.filter(({ protocol }) => this.#protocols?.includes(protocol) ?? true);
+    const candidates = offered.map((candidate) => {
       const mapped = this.#portMap.get(candidate.port) ?? this.#portMap.get(0);
       if (!mapped) return candidate;
       const { port, address = candidate.address } = mapped;
