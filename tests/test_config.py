@@ -67,6 +67,20 @@ def test_environment() -> None:
     assert (over.port, over.announce) == (9090, ("192.0.2.1",))
 
 
+def test_turn() -> None:
+    assert (parse([], {}).turn, parse([], {}).turn_secret, parse([], {}).turn_ttl) == ((), None, 86400)
+    argv = ["--turn", "turn:a.example:3478?transport=udp", "--turn", "turns:b.example", "--turn-secret", "s e"]
+    config = parse([*argv, "--turn-ttl", "600"], {})
+    assert config.turn == ("turn:a.example:3478?transport=udp", "turns:b.example")
+    assert (config.turn_secret, config.turn_ttl) == ("s e", 600)
+    assert "s e" not in repr(config)
+    env = {"TRIO_SFU_TURN": "turn:a.example, turn:[2001:db8::1]:80", "TRIO_SFU_TURN_SECRET": " north\n"}
+    config = parse([], env)
+    assert (config.turn, config.turn_secret) == (("turn:a.example", "turn:[2001:db8::1]:80"), "north")
+    over = parse(["--turn", "turn:c.example"], env)
+    assert (over.turn, over.turn_secret) == (("turn:c.example",), "north")
+
+
 def test_live_streams() -> None:
     argv = (
         "--ffmpeg /opt/ffmpeg --hls-size 640x360 --hls-fps 25 --hls-video-bitrate 800000 --hls-audio-bitrate 64000 "
@@ -126,6 +140,11 @@ def test_host_names() -> None:
         (["--ping-timeout", "0"], "--ping-timeout: 0 is not between"),
         (["--max-payload", "10"], "--max-payload: 10 is not between 1000 and 100000000"),
         (["--log-level", "loud"], "--log-level: invalid choice: 'loud'"),
+        (["--turn", "stun:example.org", "--turn-secret", "s"], "--turn: 'stun:example.org' is no TURN URL"),
+        (["--turn", "turn:example.org"], "--turn needs --turn-secret as well"),
+        (["--turn-secret", "s"], "--turn-secret needs --turn"),
+        (["--turn", "turn:example.org", "--turn-secret", " "], "--turn-secret: it is empty"),
+        (["--turn-ttl", "0"], "--turn-ttl: 0 is not between 60 and 31536000"),
         (["--tls-cert", "cert.pem"], "--tls-cert needs --tls-key as well"),
         (["--tls-key", "key.pem"], "--tls-key needs --tls-cert as well"),
         (["--tls-cert", "/nonexistent/c", "--tls-key", "/nonexistent/k"], "cannot read /nonexistent/c: No such file"),
@@ -152,6 +171,8 @@ def test_mistakes(argv: Sequence[str], says: str, capsys: pytest.CaptureFixture[
         ("PORT", "http", "TRIO_SFU_PORT: 'http' is not a whole number"),
         ("ANNOUNCE", "1.2.3.4,me", "TRIO_SFU_ANNOUNCE: 'me' is not an IP address"),
         ("LOG_LEVEL", "loud", "TRIO_SFU_LOG_LEVEL: 'loud' is none of debug, info"),
+        ("TURN", "turn:a.example turn:", "TRIO_SFU_TURN: 'turn:' is not like turn:turn.example.org"),
+        ("TURN_SECRET", "s", "--turn-secret needs --turn"),
         ("HLS", "maybe", "TRIO_SFU_HLS: 'maybe' is neither yes nor no"),
         ("TLS_CERT", "cert.pem", "--tls-cert needs --tls-key as well"),
     ],

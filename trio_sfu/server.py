@@ -34,6 +34,7 @@ from trio_sfu.metrics import (
 from trio_sfu.protocols.engineio import EngineConfig
 from trio_sfu.rooms.registry import Rooms, open_rooms
 from trio_sfu.rooms.room import RoomMedia
+from trio_sfu.rooms.turn import TurnServers
 from trio_sfu.signalling.engineio import engineio_routes
 from trio_sfu.signalling.handlers import Handlers, Sockets
 from trio_sfu.signalling.http import HttpRequest, HttpResponse, HttpStats, Route, serve_http, text_response
@@ -98,9 +99,12 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
             hls = await stack.enter_async_context(_open_hls(config.hls))
             metrics.add(partial(hls_metrics, hls))
         live = None if hls is None else hls.output
+        turn = None
+        if config.turn_secret is not None:
+            turn = TurnServers(config.turn, config.turn_secret, config.turn_ttl)
         streams = [] if hls is None else live_routes(hls.streams)
         async with (
-            open_rooms(RoomMedia.over(endpoint, live=live), config.limits, sockets.deliver) as rooms,
+            open_rooms(RoomMedia.over(endpoint, live=live, turn=turn), config.limits, sockets.deliver) as rooms,
             open_signalling(config, listeners, rooms, sockets, metrics, dist, streams),
         ):
             metrics.add(partial(room_metrics, rooms))
@@ -187,6 +191,8 @@ async def run(config: Config) -> None:
         async with open_server(config) as server:
             for line in describe(server.media, server.media_tcp):
                 print(line)
+            for url in config.turn:
+                print(f"turn: clients that reach none of these are told of {url}")
             if not (DIST / "index.html").exists():
                 print("pages: not built; `python hatch_build.py` in the source checkout builds them")
             _settle_garbage_collection()

@@ -267,13 +267,22 @@ class RouterCapabilities(Message, frozen=True, kw_only=True, tag="routerCapabili
     rtp_capabilities: RtpCapabilities
 
 
-class TransportCreated(Message, frozen=True, kw_only=True, tag="transportCreated"):
-    """What a client needs for its end of a transport."""
+class IceServer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """WebRTC's ``RTCIceServer``: TURN servers, and what to show them."""
+
+    urls: tuple[str, ...]
+    username: str
+    credential: str
+
+
+class TransportCreated(Message, frozen=True, kw_only=True, omit_defaults=True, tag="transportCreated"):
+    """What a client needs for its end of a transport. ``ice_servers``: for its peer connection, where there are any."""
 
     id: str
     ice_parameters: IceParameters
     ice_candidates: tuple[IceCandidate, ...]
     dtls_parameters: DtlsParameters
+    ice_servers: tuple[IceServer, ...] | None = None
 
 
 class TransportConnected(Message, frozen=True, kw_only=True, tag="transportConnected"):

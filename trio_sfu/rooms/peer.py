@@ -370,11 +370,13 @@ class Peer:
         assert self._nursery is not None
         await self._nursery.start(self._run_transport, direction, transport)
         self._room.transport_created()
+        turn = self._room.media.turn
         return TransportCreated(
             id=transport.id,
             ice_parameters=transport.ice_parameters,
             ice_candidates=tuple(transport.ice_candidates),
             dtls_parameters=transport.dtls_parameters,
+            ice_servers=None if turn is None else turn.ice_servers(self.user_id, time.time()),
         )
 
     async def _run_transport(

@@ -65,6 +65,7 @@ export class SfuClient extends Wire {
   #failures: string[] = [];
   #portMap = new Map<number, { port: number; address?: string }>();
   #protocols: readonly string[] | undefined;
+  #policy: RTCIceTransportPolicy = "all";
   #auto: ConsumeOptions | undefined;
   #autoWork = new Set<Promise<unknown>>();
   #stats = new StatsReader();
@@ -104,6 +105,11 @@ export class SfuClient extends Wire {
   /** From now on, transports see only the server's candidates of these protocols: "udp", "tcp". */
   useProtocols(protocols: string[]): void {
     this.#protocols = protocols;
+  }
+
+  /** From now on, transports use no candidates of their own but those of TURN servers ("relay"), or any ("all"). */
+  usePolicy(policy: RTCIceTransportPolicy): void {
+    this.#policy = policy;
   }
 
   /** Make a direction's transport now instead of at first use; again: a fresh one. Resolves with the server's ack. */
@@ -409,7 +415,7 @@ export class SfuClient extends Wire {
     const role = direction === "send" ? "Producer" : "Consumer";
     const ack = await this.request(`create${role}Transport`);
     told?.(ack);
-    const { id, iceParameters, iceCandidates, dtlsParameters } = ack as unknown as types.TransportOptions;
+    const { id, iceParameters, iceCandidates, dtlsParameters, iceServers } = ack as unknown as types.TransportOptions;
     const offered = iceCandidates.filter(({ protocol }) => this.#protocols?.includes(protocol) ?? true);
     const candidates = offered.map((candidate) => {
       const mapped = this.#portMap.get(candidate.port) ?? this.#portMap.get(0);
@@ -417,7 +423,14 @@ export class SfuClient extends Wire {
       const { port, address = candidate.address } = mapped;
       return { ...candidate, port, address, ip: address };
     });
-    const options = { id, iceParameters, iceCandidates: candidates, dtlsParameters };
+    const options = {
+      id,
+      iceParameters,
+      iceCandidates: candidates,
+      dtlsParameters,
+      ...(iceServers ? { iceServers } : {}),
+      iceTransportPolicy: this.#policy,
+    };
     const transport = direction === "send" ? device.createSendTransport(options) : device.createRecvTransport(options);
     this.#transportStates[direction] = [transport.connectionState];
     transport.on("connect", ({ dtlsParameters: own }, done, failed) => {

@@ -10,6 +10,7 @@ export interface TransportInfo {
   iceParameters: types.IceParameters;
   iceCandidates: types.IceCandidate[];
   dtlsParameters: types.DtlsParameters;
+  iceServers?: RTCIceServer[];
 }
 
 export interface ProducerInfo {
