@@ -37,11 +37,14 @@ types: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/python hatch_build.py --check
 
-# Debian's Chromium decides what works; it is installed where it is missing and we may.
+# Debian's Chromium decides what works, and its coturn is the TURN server; installed where they are missing and we may.
 browser:
-	@command -v chromium >/dev/null || { \
-		echo 'installing chromium'; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	@missing=; \
+	command -v chromium >/dev/null || missing=chromium; \
+	command -v turnserver >/dev/null || missing="$$missing coturn"; \
+	test -z "$$missing" || { \
+		echo "installing $$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	}
 
 check: $(VENV)/.test-installed browser

@@ -16,13 +16,15 @@ def test_defaults() -> None:
     config = parse([], {})
     assert config == Config()
     assert (config.port, config.media_port, config.host) == (3001, 44444, None)
+    assert (config.media_tcp, config.media_tcp_port) == (True, None)
     assert (config.ping_interval, config.ping_timeout, config.connect_timeout) == (25, 20, 45)
     assert config.max_payload == 1_000_000
 
 
 def test_all_options() -> None:
     argv = (
-        "--host 127.0.0.1 --port 0 --media-port 50000 --announce 203.0.113.5 --announce 2001:DB8::1 "
+        "--host 127.0.0.1 --port 0 --media-port 50000 --media-tcp-port 443 --no-media-tcp "
+        "--announce 203.0.113.5 --announce 2001:DB8::1 "
         "--ping-interval 0.3 --ping-timeout .2 --connect-timeout 1 --max-payload 2000 --resume-grace 2.5 "
         "--log-level debug"
     )
@@ -30,6 +32,8 @@ def test_all_options() -> None:
         host="127.0.0.1",
         port=0,
         media_port=50000,
+        media_tcp_port=443,
+        media_tcp=False,
         announce=("203.0.113.5", "2001:db8::1"),
         ping_interval=0.3,
         ping_timeout=0.2,
@@ -44,6 +48,8 @@ def test_environment() -> None:
     env = {
         "TRIO_SFU_PORT": " 8080 ",
         "TRIO_SFU_MEDIA_PORT": "",
+        "TRIO_SFU_MEDIA_TCP": "no",
+        "TRIO_SFU_MEDIA_TCP_PORT": "0",
         "TRIO_SFU_ANNOUNCE": "203.0.113.5, 203.0.113.6 2001:db8::1",
         "TRIO_SFU_PING_INTERVAL": "1.5",
         "TRIO_SFU_LOG_LEVEL": "warning",
@@ -53,6 +59,8 @@ def test_environment() -> None:
     config = parse([], env)
     assert config == Config(
         port=8080,
+        media_tcp=False,
+        media_tcp_port=0,
         announce=("203.0.113.5", "203.0.113.6", "2001:db8::1"),
         ping_interval=1.5,
         log_level="warning",
@@ -66,6 +74,20 @@ def test_no_coming_back() -> None:
     for zero in ("0", "0.0"):
         assert parse(["--resume-grace", zero], {}).resume_grace == 0
     assert parse([], {"TRIO_SFU_RESUME_GRACE": "0"}).resume_grace == 0
+
+
+def test_turn() -> None:
+    assert (parse([], {}).turn, parse([], {}).turn_secret, parse([], {}).turn_ttl) == ((), None, 86400)
+    argv = ["--turn", "turn:a.example:3478?transport=udp", "--turn", "turns:b.example", "--turn-secret", "s e"]
+    config = parse([*argv, "--turn-ttl", "600"], {})
+    assert config.turn == ("turn:a.example:3478?transport=udp", "turns:b.example")
+    assert (config.turn_secret, config.turn_ttl) == ("s e", 600)
+    assert "s e" not in repr(config)
+    env = {"TRIO_SFU_TURN": "turn:a.example, turn:[2001:db8::1]:80", "TRIO_SFU_TURN_SECRET": " north\n"}
+    config = parse([], env)
+    assert (config.turn, config.turn_secret) == (("turn:a.example", "turn:[2001:db8::1]:80"), "north")
+    over = parse(["--turn", "turn:c.example"], env)
+    assert (over.turn, over.turn_secret) == (("turn:c.example",), "north")
 
 
 def test_live_streams() -> None:
@@ -130,6 +152,11 @@ def test_host_names() -> None:
         (["--ping-timeout", "0"], "--ping-timeout: 0 is not between"),
         (["--max-payload", "10"], "--max-payload: 10 is not between 1000 and 100000000"),
         (["--log-level", "loud"], "--log-level: invalid choice: 'loud'"),
+        (["--turn", "stun:example.org", "--turn-secret", "s"], "--turn: 'stun:example.org' is no TURN URL"),
+        (["--turn", "turn:example.org"], "--turn needs --turn-secret as well"),
+        (["--turn-secret", "s"], "--turn-secret needs --turn"),
+        (["--turn", "turn:example.org", "--turn-secret", " "], "--turn-secret: it is empty"),
+        (["--turn-ttl", "0"], "--turn-ttl: 0 is not between 60 and 31536000"),
         (["--tls-cert", "cert.pem"], "--tls-cert needs --tls-key as well"),
         (["--tls-key", "key.pem"], "--tls-key needs --tls-cert as well"),
         (["--tls-cert", "/nonexistent/c", "--tls-key", "/nonexistent/k"], "cannot read /nonexistent/c: No such file"),
@@ -156,6 +183,8 @@ def test_mistakes(argv: Sequence[str], says: str, capsys: pytest.CaptureFixture[
         ("PORT", "http", "TRIO_SFU_PORT: 'http' is not a whole number"),
         ("ANNOUNCE", "1.2.3.4,me", "TRIO_SFU_ANNOUNCE: 'me' is not an IP address"),
         ("LOG_LEVEL", "loud", "TRIO_SFU_LOG_LEVEL: 'loud' is none of debug, info"),
+        ("TURN", "turn:a.example turn:", "TRIO_SFU_TURN: 'turn:' is not like turn:turn.example.org"),
+        ("TURN_SECRET", "s", "--turn-secret needs --turn"),
         ("HLS", "maybe", "TRIO_SFU_HLS: 'maybe' is neither yes nor no"),
         ("TLS_CERT", "cert.pem", "--tls-cert needs --tls-key as well"),
     ],

@@ -193,9 +193,36 @@ async def test_ports_in_use() -> None:
         with pytest.raises(CannotStart, match=r"UDP 127.0.0.1 port .* in use .*--media-port"):
             async with open_server(Config(host="127.0.0.1", port=0, media_port=media_port)):
                 pass
+        tcp_port = server.media_tcp[0].port
+        with pytest.raises(CannotStart, match=r"TCP 127.0.0.1 port .* in use .*--media-tcp-port"):
+            async with open_server(Config(host="127.0.0.1", port=0, media_port=0, media_tcp_port=tcp_port)):
+                pass
         with pytest.raises(CannotStart, match="no such address"):
             async with open_server(Config(host="203.0.113.7", port=0, media_port=0)):
                 pass
+
+
+async def test_media_tcp() -> None:
+    """By default it has the number of the UDP port; it can have another one, and none."""
+    with socket.socket() as one, socket.socket() as other:
+        for sock in (one, other):
+            sock.bind(("127.0.0.1", 0))
+        number, another = one.getsockname()[1], other.getsockname()[1]
+    for wanted, expected in ((Config(media_port=number), number), (Config(media_tcp_port=another), another)):
+        config = replace(wanted, host="127.0.0.1", port=0, media_port=0 if wanted.media_tcp_port else number, hls=None)
+        async with a_server(config) as server:
+            assert [each.port for each in server.media_tcp] == [expected]
+            figures = server.metrics.render()
+            assert "trio_sfu_media_tcp_connections 0" in figures
+            async with await trio.open_tcp_stream("127.0.0.1", expected) as stream:
+                await stream.send_all(b"\xff\xff")
+                assert await stream.receive_some() == b""
+            assert 'trio_sfu_media_tcp_refused_total{reason="invalid"} 1' in server.metrics.render()
+    async with a_server(replace(LOCAL, media_tcp=False, hls=None)) as server, connect_socketio(server.url) as client:
+        assert server.media_tcp == ()
+        room = await client.request("createRoom", {})
+        created = await client.request("createProducerTransport", room)
+        assert [each["protocol"] for each in created["iceCandidates"]] == ["udp"]
 
 
 def _run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

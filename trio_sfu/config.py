@@ -17,9 +17,11 @@ from typing import Any, Final
 from trio_sfu import __version__
 from trio_sfu.hls.options import HlsOptions
 from trio_sfu.rooms.room import RoomLimits
+from trio_sfu.rooms.turn import check_turn_url
 from trio_sfu.signalling.tls import load_tls_context
 
 PREFIX: Final = "TRIO_SFU_"
+_SEVERAL: Final = ("announce", "turn")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -30,7 +32,12 @@ class Config:
     host: str | None = None
     port: int = 3001
     media_port: int = 44444
+    media_tcp: bool = True
+    media_tcp_port: int | None = None  # the number of media_port
     announce: tuple[str, ...] = ()
+    turn: tuple[str, ...] = ()
+    turn_secret: str | None = field(default=None, repr=False)  # given where turn is
+    turn_ttl: int = 86400  # seconds
     tls_cert: str | None = None
     tls_key: str | None = None
     ping_interval: float = 25.0  # seconds, as the next two
@@ -52,14 +59,14 @@ def parse(argv: Sequence[str], env: Mapping[str, str]) -> Config:
     that cannot be read; ``--help`` and ``--version`` with status 0.
     """
     parser = _parser()
-    announce_from_environment: Any = ()
+    several: dict[str, Any] = {}  # options that may be repeated, as the environment has them
     for action in parser._actions:
         variable = _variable(action.dest)
         if action.dest in ("help", "version") or not env.get(variable, "").strip():
             continue
         value = _from_environment(parser, action, variable, env[variable])
-        if action.dest == "announce":
-            announce_from_environment = value  # as a default, the command line's would be added to it
+        if action.dest in _SEVERAL:
+            several[action.dest] = value  # as a default, the command line's would be added to it
         else:
             action.default = value
     options = parser.parse_args(argv)
@@ -67,7 +74,10 @@ def parse(argv: Sequence[str], env: Mapping[str, str]) -> Config:
         given, missing = ("--tls-cert", "--tls-key") if options.tls_cert else ("--tls-key", "--tls-cert")
         parser.error(f"{given} needs {missing} as well")
     values = vars(options)
-    values["announce"] = tuple(options.announce or announce_from_environment)
+    for name in _SEVERAL:
+        values[name] = tuple(values[name] or several.get(name, ()))
+    if bool(values["turn"]) != (options.turn_secret is not None):
+        parser.error("--turn-secret needs --turn" if not values["turn"] else "--turn needs --turn-secret as well")
     values["hls"] = _hls_options(parser, values)
     config = Config(**values)
     if config.tls_cert is not None:
@@ -151,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", _host, "ADDRESS", "listen on this address only (default: all)")
     add("--port", _integer(0, 65535), "PORT", "TCP port of pages and signalling; 0: any free one")
     add("--media-port", _integer(0, 65535), "PORT", "UDP port of all media; 0: any free one")
+    add_switch("--media-tcp", defaults.media_tcp, "take media by TCP too, from browsers whose network blocks UDP")
+    add("--media-tcp-port", _integer(0, 65535), "PORT", "its TCP port; 0: any free one (default: as --media-port)")
     parser.add_argument(
         "--announce",
         type=_address,
@@ -159,6 +171,22 @@ def _parser() -> argparse.ArgumentParser:
         help="IP address that clients are told to send media to; may be given several times "
         "(default: the addresses of this machine)",
     )
+    parser.add_argument(
+        "--turn",
+        type=_turn_url,
+        metavar="URL",
+        action="append",
+        help="a TURN server that clients are told of, such as turn:turn.example.org:3478?transport=udp or "
+        "turns:turn.example.org; may be given several times",
+    )
+    parser.add_argument(
+        "--turn-secret",
+        type=_secret,
+        metavar="SECRET",
+        help="what it shares with this server (coturn: use-auth-secret, static-auth-secret); everybody on this "
+        f"machine can see a command line, so set {PREFIX}TURN_SECRET instead",
+    )
+    add("--turn-ttl", _integer(60, 31_536_000), "SECONDS", "how long clients' credentials are good")
     add("--tls-cert", str, "FILE", "serve HTTPS with this certificate chain (PEM)")
     add("--tls-key", str, "FILE", "its private key (PEM)")
     add("--ping-interval", _seconds, "SECONDS", "how often clients are pinged")
@@ -202,7 +230,7 @@ def _from_environment(parser: argparse.ArgumentParser, action: argparse.Action, 
     if isinstance(action, argparse.BooleanOptionalAction):
         convert = _switch
     try:
-        if action.dest == "announce":
+        if action.dest in _SEVERAL:
             return [convert(each) for each in text.replace(",", " ").split()]
         value = convert(text.strip())
     except argparse.ArgumentTypeError as error:
@@ -283,6 +311,19 @@ def _address(text: str) -> str:
     if ip.is_unspecified or ip.is_multicast:
         raise argparse.ArgumentTypeError(f"{text} is not the address of one machine")
     return str(ip)
+
+
+def _turn_url(text: str) -> str:
+    try:
+        return check_turn_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _secret(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text.strip()
 
 
 def _host(text: str) -> str:

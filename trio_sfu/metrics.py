@@ -20,6 +20,7 @@ from trio_sfu.signalling.engineio import EngineServer
 from trio_sfu.signalling.http import HttpStats
 from trio_sfu.signalling.resumption import Resumption
 from trio_sfu.signalling.socketio import SocketIOStats
+from trio_sfu.transport.tcp_connection import TcpCounters
 from trio_sfu.transport.udp import UdpEndpoint
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -131,6 +132,33 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
         "Datagrams dropped on the way out.",
         "reason",
         {"congested": sum(c.congested for c in sent), "failed": sum(c.failed for c in sent)},
+    )
+
+
+def tcp_metrics(counted: TcpCounters) -> Iterable[Metric]:
+    """What went through the TCP connections of the media."""
+    yield gauge("media_tcp_connections", "TCP connections for media.", counted.connections)
+    yield counter("media_tcp_accepted_total", "TCP connections accepted for media.", counted.accepted)
+    yield counters(
+        "media_tcp_refused_total",
+        "Those closed before a transport had authenticated them, or because of what came.",
+        "reason",
+        {
+            "late": counted.late,
+            "strange": counted.strange,
+            "invalid": counted.invalid,
+            "too_many": counted.refused,
+        },
+    )
+    yield counter("media_tcp_received_packets_total", "Datagrams received by TCP.", counted.received)
+    yield counter("media_tcp_received_bytes_total", "Bytes in them.", counted.octets_received)
+    yield counter("media_tcp_sent_packets_total", "Datagrams sent by TCP.", counted.sent)
+    yield counter("media_tcp_sent_bytes_total", "Bytes in them, with their lengths.", counted.octets_sent)
+    yield counters(
+        "media_tcp_sent_drops_total",
+        "Datagrams dropped on the way out by TCP.",
+        "reason",
+        {"congested": counted.congested, "gone": counted.gone},
     )
 
 

@@ -1,8 +1,8 @@
 """The whole server, put together: what is nested in what is also the order in which it ends.
 
-``open_udp_endpoint ⊃ open_rooms ⊃ open_signalling``: clients go first (those who are away for a moment, too), then
-the rooms, then the sockets of the media. :func:`run` is the process (signals, what is printed); tests use
-:func:`open_server` inside theirs.
+``open_udp_endpoint ⊃ open_tcp_sockets ⊃ open_rooms ⊃ open_signalling``: clients go first (those who are away for a
+moment, too), then the rooms, then the sockets of the media. :func:`run` is the process (signals, what is printed);
+tests use :func:`open_server` inside theirs.
 """
 
 import errno
@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -31,10 +31,12 @@ from trio_sfu.metrics import (
     resumption_metrics,
     room_metrics,
     signalling_metrics,
+    tcp_metrics,
 )
 from trio_sfu.protocols.engineio import EngineConfig
 from trio_sfu.rooms.registry import Rooms, open_rooms
 from trio_sfu.rooms.room import RoomMedia
+from trio_sfu.rooms.turn import TurnServers
 from trio_sfu.signalling.engineio import engineio_routes
 from trio_sfu.signalling.handlers import Handlers, Sockets
 from trio_sfu.signalling.http import HttpRequest, HttpResponse, HttpStats, Route, serve_http, text_response
@@ -44,6 +46,7 @@ from trio_sfu.signalling.resumption import open_resumption
 from trio_sfu.signalling.socketio import SocketIOConfig, SocketIOStats, open_socketio
 from trio_sfu.signalling.tls import load_tls_context
 from trio_sfu.transport.addresses import ListenAddress, NoAddress, describe, listen_addresses
+from trio_sfu.transport.tcp import TcpListener, listen_tcp, open_tcp_sockets
 from trio_sfu.transport.udp import UdpEndpoint, open_udp_endpoint
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class Server:
     url: str  # without a slash at the end
     port: int
     media: tuple[ListenAddress, ...]  # with the ports as they are
+    media_tcp: tuple[ListenAddress, ...]
     endpoint: UdpEndpoint
     rooms: Rooms
     metrics: Metrics
@@ -83,26 +87,47 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
             stack.callback(listener.socket.close)
         try:
             addresses = listen_addresses(config.host, config.announce, config.media_port)
+            tcp_listeners = _listen_tcp(config, addresses)
+            for each in tcp_listeners:
+                stack.callback(each.sock.close)
             endpoint = await stack.enter_async_context(open_udp_endpoint(addresses))
         except NoAddress as error:
             raise CannotStart(str(error)) from None
         except OSError as error:
             raise CannotStart(f"{error.strerror} (see --media-port and --host)") from error
+        tcp = await stack.enter_async_context(open_tcp_sockets(endpoint, tcp_listeners))
+        metrics.add(partial(tcp_metrics, tcp))
         hls: HlsService | None = None
         if config.hls is not None:
             hls = await stack.enter_async_context(_open_hls(config.hls))
             metrics.add(partial(hls_metrics, hls))
         live = None if hls is None else hls.output
+        turn = None
+        if config.turn_secret is not None:
+            turn = TurnServers(config.turn, config.turn_secret, config.turn_ttl)
         streams = routes_without_streams() if hls is None else live_routes(hls.streams)
         async with (
-            open_rooms(RoomMedia.over(endpoint, live=live), config.limits, sockets.deliver) as rooms,
+            open_rooms(RoomMedia.over(endpoint, live=live, turn=turn), config.limits, sockets.deliver) as rooms,
             open_signalling(config, listeners, rooms, sockets, metrics, dist, streams),
         ):
             metrics.add(partial(room_metrics, rooms))
             metrics.add(partial(endpoint_metrics, endpoint))
             port = listeners[0].socket.getsockname()[1]
-            media = tuple(ListenAddress(each.host, each.announced, each.port) for each in endpoint.sockets)
-            yield Server(_url(config, port), port, media, endpoint, rooms, metrics)
+            media, media_tcp = (
+                tuple(ListenAddress(each.host, each.announced, each.port) for each in sockets_of_media)
+                for sockets_of_media in (endpoint.sockets, endpoint.tcp)
+            )
+            yield Server(_url(config, port), port, media, media_tcp, endpoint, rooms, metrics)
+
+
+def _listen_tcp(config: Config, addresses: Sequence[ListenAddress]) -> list[TcpListener]:
+    if not config.media_tcp:
+        return []
+    port = config.media_port if config.media_tcp_port is None else config.media_tcp_port
+    try:
+        return listen_tcp([replace(each, port=port) for each in addresses])
+    except OSError as error:
+        raise CannotStart(f"{error.strerror} (see --media-tcp-port and --no-media-tcp)") from error
 
 
 @asynccontextmanager
@@ -168,8 +193,10 @@ async def run(config: Config) -> None:
     """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, trio.CancelScope() as scope:
         async with open_server(config) as server:
-            for line in describe(server.media):
+            for line in describe(server.media, server.media_tcp):
                 print(line)
+            for url in config.turn:
+                print(f"turn: clients that reach none of these are told of {url}")
             if not (DIST / "index.html").exists():
                 print("pages: not built; `python hatch_build.py` in the source checkout builds them")
             _settle_garbage_collection()

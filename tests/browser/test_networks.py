@@ -1,5 +1,7 @@
 """Calls over links that lose, delay and break, by a relay between the pages and the server's UDP port."""
 
+import time
+
 import pytest
 from playwright.sync_api import Browser
 
@@ -162,6 +164,63 @@ def test_network_that_is_cut(browser: Browser) -> None:
         finally:
             context.close()
         server.wait_idle()
+
+
+def selected(user: User) -> dict[str, tuple[str, int]]:
+    """Where the server sends to, by transport."""
+    stats = user.call("request", "getStats")["stats"]
+    tuples = {each["transportId"]: each.get("iceSelectedTuple") for each in stats if each["type"] == "webrtc-transport"}
+    return {name: (found["protocol"], found["remotePort"]) for name, found in tuples.items() if found}
+
+
+@pytest.mark.parametrize("network_changes", [False, True], ids=["restart", "network change"])
+def test_ice_restart(open_page: OpenPage, server: Server, *, network_changes: bool) -> None:
+    """All transports of a call restart, twice: no video stands still for longer than 2 s, and paths are new ones.
+
+    Where the network changes, nothing comes through by the old paths from that moment on.
+    """
+    (port,) = server.media_ports
+    with running_relay(("127.0.0.1", port), seed=1) as relay:
+        users = [connect(open_page()) for _ in range(2)]
+        room = None
+        for user in users:
+            user.call("mapCandidatePort", 0, relay.port)
+            room = user.join(room)
+        for user in users:
+            user.call("consumeAll")
+        for user in users:
+            user.call("waitDecoding", {})
+        for _ in range(2):
+            before = [selected(user) for user in users]
+            assert [len(each) for each in before] == [2, 2]
+            qualities = [Quality(user) for user in users]
+            if network_changes:
+                relay.move()
+            for user in users:
+                user.page.evaluate(RESTART_BOTH)
+            for user, quality in zip(users, qualities, strict=True):
+                user.call("waitDecoding", {"frames": 15})
+                gap = quality.seen().longest_gap
+                note(f"ICE restart, {'network change' if network_changes else 'same network'}: {1000 * gap:.0f} ms")
+                assert gap <= 2
+            for user, old in zip(users, before, strict=True):
+                wait_until_other(user, old)
+                assert user.call("transportStates") == dict.fromkeys(("send", "recv"), STATES)
+        for user in users:
+            user.call("close")
+
+
+STATES = ["new", "connecting", "connected"]
+
+RESTART_BOTH = "() => Promise.all([sfu.restartIce('send'), sfu.restartIce('recv')])"
+
+
+def wait_until_other(user: User, old: dict[str, tuple[str, int]]) -> None:
+    """Until the server sends to other addresses than ``old`` by each transport."""
+    deadline = time.monotonic() + 10
+    while set(selected(user).items()) & set(old.items()):
+        assert time.monotonic() < deadline, "a path is the old one"
+        time.sleep(0.05)
 
 
 @pytest.mark.timeout(180)

@@ -309,12 +309,94 @@ def test_old_credentials_stay_valid_through_a_restart() -> None:
     new = check(agent, "b", 2.0, ufrag=new_ufrag, pwd=new_pwd, use_candidate=True)
     assert reply_of(new).verify(new_pwd.encode())
     assert agent.selected == "b"
-    # The old generation's checks still answer, but no longer choose.
-    assert reply_of(check(agent, "a", 3.0, use_candidate=True)).message_class == "success"
-    assert agent.selected == "b"
+    assert new.retired
+    # With that the old ones have ended; the path they authenticated has not.
+    assert list(agent.local_ufrags) == [new_ufrag]
+    assert reply_of(check(agent, "a", 3.0, use_candidate=True)).error_code == 401
+    assert agent.paths() == ("a", "b")
     # The passwords are not mixed up.
     assert reply_of(check(agent, "c", 4.0, ufrag=new_ufrag)).error_code == 401
     assert reply_of(check(agent, "c", 4.0, pwd=new_pwd)).error_code == 401
+
+
+def test_old_credentials_end_when_the_new_ones_choose_the_same_path() -> None:
+    agent = new_agent()
+    new_ufrag, new_pwd = generate_ufrag(), generate_pwd()
+    check(agent, "a", 0.0, use_candidate=True)
+    agent.restart(new_ufrag, new_pwd)
+    result = check(agent, "a", 1.0, ufrag=new_ufrag, pwd=new_pwd, use_candidate=True)
+    assert result.retired
+    assert not result.selected_changed
+    assert agent.local_ufrags == (new_ufrag,)
+
+
+def test_old_credentials_end_some_time_after_the_first_use_of_new_ones() -> None:
+    """Also where the client never nominates a path; media stays where it was meanwhile."""
+    agent = new_agent()
+    new_ufrag, new_pwd = generate_ufrag(), generate_pwd()
+    check(agent, "a", 0.0, use_candidate=True)
+    agent.restart(new_ufrag, new_pwd)
+    for now in (100.0, 120.0, 129.9):
+        check(agent, "a", now)
+        assert not check(agent, "b", now, ufrag=new_ufrag, pwd=new_pwd).retired
+        assert agent.selected == "a"
+        assert agent.local_ufrags == (new_ufrag, UFRAG)
+    assert check(agent, "b", 130.0, ufrag=new_ufrag, pwd=new_pwd).retired
+    assert agent.local_ufrags == (new_ufrag,)
+    assert agent.selected == "a"
+
+
+def test_old_credentials_stay_where_the_new_ones_are_never_used() -> None:
+    """The client may have missed the answer: its consent checks go on with what it knows."""
+    agent = new_agent()
+    check(agent, "a", 0.0, use_candidate=True)
+    agent.restart(generate_ufrag(), generate_pwd())
+    for now in range(5, 500, 5):
+        assert not agent.handle_timer(now)
+        assert reply_of(check(agent, "a", float(now), use_candidate=True)).message_class == "success"
+    assert agent.selected == "a"
+
+
+def test_a_restart_does_not_prolong_consent() -> None:
+    """A client whose network has changed is silent for a while: 30 s are its limit, restart or not."""
+    agent = new_agent()
+    check(agent, "a", 0.0)
+    agent.restart(generate_ufrag(), generate_pwd())
+    assert agent.get_timer() == 30.0
+    assert agent.handle_timer(30.0)
+    assert state_of(agent) == "lost"
+
+
+def test_a_path_that_closed_gives_way_to_the_one_heard_last() -> None:
+    agent = new_agent()
+    check(agent, "a", 0.0, use_candidate=True)
+    check(agent, "b", 1.0)
+    check(agent, "c", 2.0)
+    assert not agent.forget("nobody's")
+    assert not agent.forget("b")
+    assert agent.paths() == ("a", "c")
+    assert agent.forget("a")
+    assert (agent.selected, agent.paths()) == ("c", ("c",))
+    assert agent.get_timer() == 32.0
+
+
+def test_the_only_path_closes_and_the_client_comes_by_another() -> None:
+    agent = new_agent()
+    check(agent, "a", 0.0, use_candidate=True)
+    assert not agent.forget("a")
+    assert state_of(agent) == "connected"
+    assert agent.get_timer() == 30.0
+    # Whether nominated or not: there is no other.
+    result = check(agent, "b", 10.0)
+    assert result.selected_changed
+    assert result.added
+    assert agent.paths() == ("b",)
+    # And where it does not come, that is the end.
+    agent.forget("b")
+    assert agent.handle_timer(40.0)
+    assert agent.selected is None
+    assert check(agent, "c", 41.0).selected_changed
+    assert agent.paths() == ("c",)
 
 
 def test_nominations_begin_anew_with_a_restart() -> None:
@@ -322,21 +404,27 @@ def test_nominations_begin_anew_with_a_restart() -> None:
     new_ufrag, new_pwd = generate_ufrag(), generate_pwd()
     check(agent, "a", 0.0, nomination=9)
     agent.restart(new_ufrag, new_pwd)
+    check(agent, "b", 0.5, ufrag=new_ufrag, pwd=new_pwd)
     assert check(agent, "b", 1.0, ufrag=new_ufrag, pwd=new_pwd, nomination=1).selected_changed
     assert not check(agent, "a", 2.0, nomination=10).selected_changed
     assert agent.selected == "b"
 
 
-def test_credentials_of_many_restarts_are_forgotten() -> None:
+def test_of_many_restarts_the_credentials_in_use_and_the_two_newest_stay() -> None:
     agent = new_agent()
     pairs = [(UFRAG, PWD)]
-    for _ in range(4):
+    for _ in range(9):
         pairs.append((generate_ufrag(), generate_pwd()))
         agent.restart(*pairs[-1])
-    assert agent.local_ufrags == tuple(ufrag for ufrag, _ in reversed(pairs[-3:]))
-    assert reply_of(check(agent, "p", 0.0)).error_code == 401
-    for ufrag, pwd in pairs[-3:]:
-        assert reply_of(check(agent, "p", 0.0, ufrag=ufrag, pwd=pwd)).message_class == "success"
+    kept = (pairs[0], pairs[-2], pairs[-1])
+    assert agent.local_ufrags == tuple(ufrag for ufrag, _ in reversed(kept))
+    for ufrag, pwd in pairs:
+        answered = reply_of(check(agent, "p", 0.0, ufrag=ufrag, pwd=pwd)).message_class == "success"
+        assert answered == ((ufrag, pwd) in kept)
+    # The newest but one takes over: what is older has ended, what is newer waits.
+    ufrag, pwd = pairs[-2]
+    assert check(agent, "p", 1.0, ufrag=ufrag, pwd=pwd, use_candidate=True).retired
+    assert agent.local_ufrags == (pairs[-1][0], ufrag)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ _VALUES: dict[str, Any] = {
     "dtls_parameters": dtls_parameters(),
     "ice_parameters": _TRANSPORT.ice_parameters,
     "ice_candidates": _TRANSPORT.ice_candidates,
+    "ice_servers": (messages.IceServer(urls=("turn:a.example",), username="1:u", credential="c"),),
     "direction": "consumer",
     "type": "simple",
     "user_ids": ("a", "b"),
@@ -83,7 +84,7 @@ def test_requests_are_the_contract() -> None:
         "createConsumerTransport", "connectConsumerTransport", "consume",
         "closeProducer", "pauseProducer", "resumeProducer",
         "closeConsumer", "pauseConsumer", "resumeConsumer", "requestKeyFrame", "getStats",
-        "setPreferredLayers", "setConsumerPriority", "setMaxIncomingBitrate",
+        "setPreferredLayers", "setConsumerPriority", "setMaxIncomingBitrate", "restartIce",
     }  # fmt: skip
 
 

@@ -174,6 +174,7 @@ async def test_members_only() -> None:
             m.SetPreferredLayers(room_id=room_id, consumer_id="x", spatial_layer=0),
             m.SetConsumerPriority(room_id=room_id, consumer_id="x", priority=1),
             m.SetMaxIncomingBitrate(room_id=room_id, bitrate=1),
+            m.RestartIce(room_id=room_id, transport_id="x"),
         ]
         assert len(requests) == len(m.REQUESTS) - 2
         for request in requests:
@@ -264,6 +265,13 @@ async def test_errors_of_the_media_layer_are_replies() -> None:
         connect = m.ConnectProducerTransport(dtls_parameters=dtls_parameters())
         await world.ok("a", connect, m.TransportConnected)
         assert await world.refused("a", connect) == "already-connected"
+        # It has failed, and its task has not noticed yet.
+        transport = world.media.transports[0]
+        restart = m.RestartIce(transport_id=transport.id)
+        await world.ok("a", restart, m.IceRestarted)
+        transport.state, state = "failed", transport.state
+        assert await world.refused("a", restart) == "transport-closed"
+        transport.state = state
         no_codec = m.Produce(kind="audio", rtp_parameters=RtpParameters(codecs=()))
         assert await world.refused("a", no_codec) == "invalid-rtp-parameters"
         producer_id = await world.produce("a")

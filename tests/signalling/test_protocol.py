@@ -53,7 +53,9 @@ def test_every_request_of_the_contract_exists() -> None:
         "createRoom joinRoom getRouterRtpCapabilities createProducerTransport connectProducerTransport produce "
         "stopProducing listProducers createConsumerTransport connectConsumerTransport consume"
     )
-    more = {"leaveRoom", "getStats", "setPreferredLayers", "setConsumerPriority", "setMaxIncomingBitrate"}
+    more = {
+        *("leaveRoom", "getStats", "setPreferredLayers", "setConsumerPriority", "setMaxIncomingBitrate", "restartIce"),
+    }
     assert set(rows.split()) | {*more, *ABOUT_PRODUCER, *ABOUT_CONSUMER} == set(REQUESTS)
 
 

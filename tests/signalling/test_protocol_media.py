@@ -36,10 +36,14 @@ async def test_create_transport(direction: str) -> None:
         assert set(first) == {"id", "iceParameters", "iceCandidates", "dtlsParameters"}
         assert set(first["iceParameters"]) == {"usernameFragment", "password", "iceLite"}
         assert first["iceParameters"]["iceLite"] is True
-        (candidate,) = first["iceCandidates"]
+        candidate, by_tcp = first["iceCandidates"]
         assert set(candidate) == {"foundation", "priority", "ip", "address", "protocol", "port", "type"}
         assert (candidate["address"], candidate["port"]) == ("127.0.0.1", server.media[0].port)
         assert (candidate["ip"], candidate["protocol"], candidate["type"]) == ("127.0.0.1", "udp", "host")
+        assert set(by_tcp) == {*candidate, "tcpType"}
+        assert (by_tcp["address"], by_tcp["port"]) == ("127.0.0.1", server.media_tcp[0].port)
+        assert (by_tcp["protocol"], by_tcp["tcpType"], by_tcp["type"]) == ("tcp", "passive", "host")
+        assert by_tcp["priority"] < candidate["priority"]
         assert first["dtlsParameters"]["role"] == "auto"
         assert "sha-256" in [each["algorithm"] for each in first["dtlsParameters"]["fingerprints"]]
         # One for each user, room and direction: the second replaces the first, also where that was connected.

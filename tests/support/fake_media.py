@@ -173,6 +173,12 @@ class FakeTransport:
             raise MediaError("already-connected", "The transport is connected already")
         self.state = "connecting"
 
+    def restart_ice(self) -> IceParameters:
+        if self.state in ("closed", "failed"):
+            raise MediaError("transport-closed", "The transport is closed")
+        self.ice_parameters = IceParameters(username_fragment=uuid4().hex, password="p" * 22, ice_lite=True)
+        return self.ice_parameters
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         self.media.maybe_fail("run")
         self.media.open.add(self)

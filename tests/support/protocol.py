@@ -64,6 +64,7 @@ def payload_of(event: str) -> Json:
     if event in ABOUT_CONSUMER:
         return {"consumerId": "nobody's"}
     payloads: dict[str, Json] = {
+        "restartIce": {"transportId": "nobody's"},
         "produce": {"kind": "audio", "rtpParameters": opus(), "appData": {"source": "mic"}},
         "consume": {"producerId": "nobody's", "rtpCapabilities": CAPABILITIES, "paused": False},
         "setPreferredLayers": {"consumerId": "nobody's", "spatialLayer": 0},
@@ -106,7 +107,7 @@ def holds(server: Server) -> Json:
         "producers": counts.producers,
         "consumers": counts.consumers,
         "registered": server.endpoint.transport_count,
-        "routes": sum(len(each.routes) for each in server.endpoint.sockets),
+        "routes": sum(len(each.routes) for each in (*server.endpoint.sockets, *server.endpoint.tcp)),
     }
 
 

@@ -46,6 +46,7 @@ class _Flow:
     client: Address
     upstream: socket.socket
     scope: trio.CancelScope
+    move: int
 
 
 class Relay:
@@ -80,6 +81,7 @@ class Relay:
         self._flows: OrderedDict[Address, _Flow] = OrderedDict()
         self._wake = trio.Event()
         self._waits_until = 0.0
+        self._moves = 0
         # Derived.
         host, port = self._listener.getsockname()[:2]
         self.address: Address = (host, port)
@@ -92,6 +94,13 @@ class Relay:
     def heal(self) -> None:
         """End the cut."""
         self.to_server.is_cut = self.to_client.is_cut = False
+
+    def move(self) -> None:
+        """From now on clients come to the server from other addresses, as when their network has changed.
+
+        What the server sends to the old ones is lost; there is no way back for it until a client has sent something.
+        """
+        self._moves += 1
 
     async def run(self) -> None:
         """Relay until cancelled, then close every socket."""
@@ -116,6 +125,9 @@ class Relay:
                 break
             client = (source[0], source[1])
             flow = self._flows.get(client)
+            if flow is not None and flow.move != self._moves:
+                flow.scope.cancel()
+                flow = None
             if flow is None:
                 flow = self._open_flow(client)
                 nursery.start_soon(self._take_from_server, flow)
@@ -124,13 +136,13 @@ class Relay:
         self._deliver(now)
 
     def _open_flow(self, client: Address) -> _Flow:
-        if len(self._flows) >= self._max_clients:
+        if client not in self._flows and len(self._flows) >= self._max_clients:
             _, oldest = self._flows.popitem(last=False)
             oldest.scope.cancel()
             self.evicted += 1
         upstream = _bind(self.address[0])
         upstream.connect(self.server)
-        flow = self._flows[client] = _Flow(client, upstream, trio.CancelScope())
+        flow = self._flows[client] = _Flow(client, upstream, trio.CancelScope(), self._moves)
         self.clients += 1
         return flow
 
@@ -147,6 +159,8 @@ class Relay:
                             break
                         except OSError:
                             continue  # ECONNREFUSED: the server's port is shut; silence tells the client.
+                        if flow.move != self._moves:
+                            continue
                         self.to_client.send(datagram, flow, now)
                     self._deliver(now)
         finally:

@@ -100,6 +100,7 @@ LEFTOVERS = (
     "consumers",
     "engineio_sessions",
     "tcp_connections",
+    "media_tcp_connections",
     "tasks",
     "open_fds",
     "hls_pipelines",

@@ -1,4 +1,4 @@
-"""A client for one WebRtcTransport of this process, over a real UDP socket, without signalling.
+"""A client for one WebRtcTransport of this process, over a real socket, UDP or TCP, without signalling.
 
 :class:`bench.peer.ClientTransport` does the protocols; this gives it a socket and a task. What comes is kept: see
 ``rtp`` and ``rtcp`` (decrypted).
@@ -9,14 +9,16 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 import trio
+import trio.socket
 
 from bench.dtls import CHROME, ClientIdentity
 from bench.peer import ClientTransport, RemoteParameters
-from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters
+from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters, IceParameters
 from trio_sfu.transport.addresses import ListenAddress
 from trio_sfu.transport.webrtc import WebRtcTransport
 from trio_sfu.wire.rtcp import RtcpPacket, parse_compound
@@ -35,18 +37,24 @@ class WebRtcPeer:
     """Made by :func:`webrtc_peer`."""
 
     def __init__(self, transport: WebRtcTransport, *, candidate: int, profiles: Sequence[str]) -> None:
+        chosen = transport.ice_candidates[candidate]
         reply = {
             "id": transport.id,
             "iceParameters": msgspec.to_builtins(transport.ice_parameters),
-            "iceCandidates": msgspec.to_builtins(transport.ice_candidates[candidate : candidate + 1]),
+            "iceCandidates": [{**msgspec.to_builtins(chosen), "protocol": "udp"}],
             "dtlsParameters": msgspec.to_builtins(transport.dtls_parameters),
         }
         self.client = ClientTransport(RemoteParameters.from_reply(reply), ClientIdentity(profiles))
         self.rtp: list[bytes] = []
         self.rtcp: list[RtcpPacket] = []
         self.server = self.client.remote.address
-        family = socket.AF_INET6 if ":" in self.server[0] else socket.AF_INET
-        self.socket = trio.socket.socket(family, socket.SOCK_DGRAM)
+        self.reading = trio.Event()
+        self.reading.set()
+        """With one that is not set, what comes by TCP stays in the kernel's queue."""
+        self.closed_by_server = False
+        self._kind: Final = socket.SOCK_STREAM if chosen.protocol == "tcp" else socket.SOCK_DGRAM
+        self._sending = trio.Lock()
+        self._moved = trio.Event()
         self._news = trio.Event()
 
     @property
@@ -55,17 +63,46 @@ class WebRtcPeer:
         fingerprint = DtlsFingerprint(algorithm="sha-256", value=self.client.identity.fingerprint)
         return DtlsParameters(role="client", fingerprints=(fingerprint,))
 
+    async def open(self) -> None:
+        """Have a socket, which for TCP is a connection."""
+        family = socket.AF_INET6 if ":" in self.server[0] else socket.AF_INET
+        made = trio.socket.socket(family, self._kind)
+        if self._kind == socket.SOCK_STREAM:
+            await made.connect(self.server)
+        else:
+            await made.bind((self.server[0], 0))
+        self.socket = made
+        self._moved.set()
+        self._moved = trio.Event()
+
     async def move(self) -> None:
         """Go on from another port, as behind a NAT that has forgotten; the server is told by a binding request."""
-        old, self.socket = self.socket, trio.socket.socket(self.socket.family, socket.SOCK_DGRAM)
-        await self.socket.bind((self.server[0], 0))
+        old = self.socket
+        await self.open()
         old.close()
+        self.client._check(trio.current_time())
+        await self.flush()
+
+    async def restart(self, parameters: IceParameters) -> None:
+        """Go on with other ICE credentials of the server, by its candidate that is in use."""
+        self.client.remote = replace(
+            self.client.remote, username_fragment=parameters.username_fragment, password=parameters.password
+        )
         self.client._check(trio.current_time())
         await self.flush()
 
     async def send(self, data: bytes) -> None:
         """Any bytes, as one datagram."""
-        await self.socket.sendto(data, self.server)
+        if self._kind == socket.SOCK_DGRAM:
+            await self.socket.sendto(data, self.server)
+            return
+        async with self._sending:
+            rest = len(data).to_bytes(2) + data
+            while rest:
+                try:
+                    rest = rest[await self.socket.send(rest) :]
+                except OSError:
+                    return  # closed by the server: the reader notices
 
     async def send_rtp(self, *packets: bytes) -> None:
         for packet in packets:
@@ -98,20 +135,49 @@ class WebRtcPeer:
 
     async def _receive(self) -> None:
         while True:
+            moved = self._moved
             try:
-                data, _ = await self.socket.recvfrom(2048)
-            except trio.ClosedResourceError:
-                await trio.lowlevel.checkpoint()
-                continue  # it has moved
-            found = self.client.receive_datagram(data, trio.current_time())
-            if found is not None:
-                kind, plain = found
-                if kind == "rtp":
-                    self.rtp.append(plain)
-                else:
-                    self.rtcp += parse_compound(plain)
-            self._news.set()
-            self._news = trio.Event()
+                if self._kind == socket.SOCK_DGRAM:
+                    while True:
+                        self._take((await self.socket.recvfrom(2048))[0])
+                await self._receive_frames()
+            except (trio.ClosedResourceError, OSError):
+                pass
+            if self._kind == socket.SOCK_DGRAM:
+                await trio.lowlevel.checkpoint()  # it has moved
+            else:
+                await moved.wait()
+
+    async def _receive_frames(self) -> None:
+        stream = bytearray()
+        sock = self.socket
+        while True:
+            await self.reading.wait()
+            data = await sock.recv(4096)
+            if not data:
+                if sock is self.socket:
+                    self.closed_by_server = True
+                    self._wake()
+                return
+            stream += data
+            while len(stream) >= 2 and len(stream) >= 2 + int.from_bytes(stream[:2]):
+                end = 2 + int.from_bytes(stream[:2])
+                self._take(bytes(stream[2:end]))
+                del stream[:end]
+
+    def _take(self, data: bytes) -> None:
+        found = self.client.receive_datagram(data, trio.current_time())
+        if found is not None:
+            kind, plain = found
+            if kind == "rtp":
+                self.rtp.append(plain)
+            else:
+                self.rtcp += parse_compound(plain)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
 
 
 @asynccontextmanager
@@ -120,7 +186,7 @@ async def webrtc_peer(
 ) -> AsyncIterator[WebRtcPeer]:
     """A client of ``transport``, by its candidate of that index; ``start``: begins with the connectivity checks."""
     peer = WebRtcPeer(transport, candidate=candidate, profiles=profiles)
-    await peer.socket.bind((peer.server[0], 0))
+    await peer.open()
     if start:
         peer.client.start(trio.current_time())
     try:

@@ -115,6 +115,36 @@ async def test_cut_and_heal() -> None:
         assert await _exchange(client, b"after") == b"echo:after"
 
 
+async def test_clients_that_move_come_from_another_address() -> None:
+    async with _echo_server() as (server, seen), open_relay(server) as relay, _client(relay) as client:
+        for moves in range(3):
+            assert await _exchange(client, b"a") == b"echo:a"
+            assert await _exchange(client, b"b") == b"echo:b"
+            assert len(seen) == moves + 1
+            relay.move()
+        assert relay.evicted == 0
+
+
+async def test_what_was_sent_before_a_move_finds_no_way_back() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        async with open_relay(server.getsockname()) as relay, _client(relay) as client:
+            await client.send(b"before")
+            await trio.lowlevel.wait_readable(server)
+            _, old = server.recvfrom(100)
+            relay.move()
+            server.sendto(b"late", old)
+            await client.send(b"after")
+            await trio.lowlevel.wait_readable(server)
+            data, new = server.recvfrom(100)
+            assert data == b"after"
+            assert new != old
+            server.sendto(b"to the old one", old)
+            server.sendto(b"to the new one", new)
+            assert await client.recv(100) == b"to the new one"
+
+
 async def test_clients_are_bounded_and_the_least_recently_used_goes() -> None:
     async with (
         _echo_server() as (server, seen),

@@ -75,4 +75,10 @@ def test_description() -> None:
     assert lines[0] == ("media: clients are told to send to 203.0.113.5 port 44444, UDP (received on 10.0.0.7)")
     assert lines[1] == "media: clients are told to send to 10.0.0.7 port 44444, UDP"
     assert "--announce" in lines[-1]
+    tcp = [ListenAddress("10.0.0.7", ("203.0.113.5", "10.0.0.7"), 443)]
+    more = describe([ListenAddress("10.0.0.7", ("203.0.113.5", "10.0.0.7"), 44444)], tcp)
+    assert [line for line in more if line not in lines] == [
+        "media: from networks that block UDP, to 203.0.113.5 port 443, TCP",
+        "media: from networks that block UDP, to 10.0.0.7 port 443, TCP",
+    ]
     assert "only browsers on this machine" in "\n".join(describe([ListenAddress("::1", ("::1",), 1)]))

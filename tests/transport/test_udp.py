@@ -54,6 +54,9 @@ class Owner:
     def flush(self, now: float) -> None:
         self._note("flush", None)
 
+    def path_closed(self, path: Path, now: float) -> None:
+        self._note("closed", path.port)
+
     def fault(self, error: Exception) -> None:
         self.faults.append(error)
 
@@ -280,7 +283,8 @@ async def test_runs_with_and_without_segmentation(*, segmentation: bool) -> None
             await answer(sock)
             path = owner.path
             assert path is not None
-            udp_socket = path.socket
+            (udp_socket,) = endpoint.sockets
+            assert path.socket is udp_socket
             udp_socket.sender.segmentation = segmentation and udp_socket.sender.segmentation
             data = b"".join(bytes([index]) * 100 for index in range(9)) + b"end"
             endpoint.in_batch = True

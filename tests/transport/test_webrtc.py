@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
@@ -15,7 +16,7 @@ from tests.support.media_core import AUDIO_SSRC, VIDEO_SSRC, audio, audio_parame
 from tests.support.webrtc_peer import WebRtcPeer, loopback, webrtc_peer
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
-from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters, RtpParameters
+from trio_sfu.media.parameters import DtlsFingerprint, DtlsParameters, IceParameters, RtpParameters
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.router import Router
 from trio_sfu.transport.udp import Path, UdpEndpoint, open_udp_endpoint
@@ -44,7 +45,7 @@ class Server:
     @property
     def left(self) -> tuple[int, int, int]:
         """Routes, registered username fragments, sessions that are ticked."""
-        routes = sum(len(each.routes) for each in self.endpoint.sockets)
+        routes = sum(len(each.routes) for each in (*self.endpoint.sockets, *self.endpoint.tcp))
         return routes, self.endpoint.transport_count, len(self.router._sessions)
 
     def produce(self, transport: WebRtcTransport, kind: str = "video") -> Producer:
@@ -94,6 +95,11 @@ async def until(ready: Callable[[], bool]) -> None:
     with trio.fail_after(10):
         while not ready():
             await wait_all_tasks_blocked(0.001)
+
+
+async def ended(made: Server, parameters: IceParameters) -> None:
+    """Until these credentials name no transport any more."""
+    await until(lambda: made.endpoint.owner_of(parameters.username_fragment) is None)
 
 
 async def handled() -> None:
@@ -351,6 +357,101 @@ async def test_the_client_moves_to_another_port() -> None:
         await sender.send_rtp(audio(2))
         await viewer.until(lambda: len(texts(viewer.rtp, consumer.ssrc)) == 2)
         assert made.left == (4, 2, 2)
+
+
+async def test_ice_restarts_while_media_goes_on() -> None:
+    """Any number of times: the old credentials hold until the client comes with the new ones, DTLS is not touched."""
+    async with server() as made, connected(made) as (sending, sender), connected(made) as (receiving, viewer):
+        consumer = made.consume(receiving, made.produce(sending, "audio"))
+        await trio.sleep(0.06)
+        handshakes = sender.client.counters["dtls"], viewer.client.counters["dtls"]
+        number = 0
+
+        async def goes_on() -> None:
+            nonlocal number
+            number += 1
+            await sender.send_rtp(audio(number))
+            await viewer.until(lambda: len(texts(viewer.rtp, consumer.ssrc)) == number)
+
+        await goes_on()
+        for moves in (False, True, False):
+            for transport, peer in ((sending, sender), (receiving, viewer)):
+                first = transport.ice_parameters
+                answers = [transport.restart_ice() for _ in range(5)]
+                assert len({first.username_fragment, *(each.username_fragment for each in answers)}) == 6
+                assert answers[-1] == transport.ice_parameters
+                assert len(transport._ice.local_ufrags) == 3
+                assert made.endpoint.owner_of(first.username_fragment) is transport
+                await goes_on()
+                # Consent by the old credentials, and by the old path.
+                rejected = transport._ice.rejected_requests
+                peer.client._check(trio.current_time())
+                await peer.flush()
+                await goes_on()
+                if moves:
+                    await peer.move()
+                    await goes_on()
+                await peer.restart(answers[-1])
+                await ended(made, first)
+                assert len(transport._ice.local_ufrags) == 1
+                assert made.endpoint.owner_of(answers[-1].username_fragment) is transport
+                assert transport._ice.rejected_requests == rejected
+                await goes_on()
+        assert made.endpoint.transport_count == 2
+        assert (sender.client.counters["dtls"], viewer.client.counters["dtls"]) == handshakes
+        assert made.endpoint.counters.unauthentic == 0
+
+
+async def test_an_ice_restart_by_another_port() -> None:
+    """A network that has changed: nothing comes by the old path, and media follows the new credentials."""
+    async with server() as made, connected(made) as (sending, sender), connected(made) as (receiving, viewer):
+        consumer = made.consume(receiving, made.produce(sending, "audio"))
+        await trio.sleep(0.06)
+        for transport, peer in ((sending, sender), (receiving, viewer)):
+            before, first = transport.ice_selected_tuple, transport.ice_parameters
+            parameters = transport.restart_ice()
+            peer.client.remote = replace(
+                peer.client.remote, username_fragment=parameters.username_fragment, password=parameters.password
+            )
+            await peer.move()
+            await ended(made, first)
+            assert transport.ice_selected_tuple != before
+            assert len(transport._ice.local_ufrags) == 1
+        await sender.send_rtp(audio(1))
+        await viewer.until(lambda: len(texts(viewer.rtp, consumer.ssrc)) == 1)
+
+
+async def test_an_ice_restart_before_the_first_path() -> None:
+    async with server() as made:
+        transport = await made.transport()
+        parameters = transport.restart_ice()
+        async with webrtc_peer(transport) as peer:
+            assert peer.client.remote.username_fragment == parameters.username_fragment
+            transport.connect(peer.dtls_parameters)
+            await until(lambda: transport.state == "connected")
+            assert made.left == (1, 1, 1)
+
+
+async def test_what_has_ended_cannot_restart_ice() -> None:
+    async with server() as made:
+        closed = await made.transport()
+        closed.restart_ice()
+        closed.close()
+        assert made.left == (0, 0, 0)
+        failed = await made.transport(connect_timeout=0.02)
+        await until(lambda: failed.state == "failed")
+        for transport in (closed, failed):
+            before = transport.ice_parameters
+            with pytest.raises(MediaError) as error:
+                transport.restart_ice()
+            assert error.value.code == "transport-closed"
+            assert transport.ice_parameters == before
+        # Made, but not run yet.
+        early = WebRtcTransport(made.endpoint, made.router)
+        parameters = early.restart_ice()
+        assert made.left == (0, 0, 0)
+        await made.nursery.start(early.run)
+        assert made.endpoint.owner_of(parameters.username_fragment) is early
 
 
 async def test_many_paths_are_bounded() -> None:

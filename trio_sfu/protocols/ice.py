@@ -13,6 +13,10 @@ from          on                                         to
 ``connected`` 30 s without one, on any path (RFC 7675)   ``lost``
 ``lost``      an authenticated request                   ``connected``
 ============  =========================================  ============
+
+:meth:`IceLite.restart` is no transition: media goes on by the selected path. The credentials from before it stay
+valid until a request with newer ones has selected a path, or ``consent_timeout`` after the first such request,
+whichever comes first. Where the client never uses the new ones, the old ones stay.
 """
 
 import secrets
@@ -37,7 +41,7 @@ PathT = TypeVar("PathT", bound=Hashable)
 IceState = Literal["new", "connected", "lost"]
 
 _ICE_CHARS: Final = string.ascii_lowercase + string.digits
-# A client that restarts twice before its first answer arrives still knows the credentials it started with.
+# The pair in use and the two newest: a client that restarts again and again still knows the one it started with.
 _MAX_GENERATIONS: Final = 3
 
 
@@ -53,6 +57,8 @@ class IceResult(Generic[PathT]):
     """The path is newly authenticated: the endpoint may route by it."""
     evicted: tuple[PathT, ...] = ()
     """Paths that made room for it: no longer authenticated, to be forgotten by the endpoint."""
+    retired: bool = False
+    """Older credentials have ended: :attr:`IceLite.local_ufrags` has become shorter."""
 
 
 @dataclass(slots=True)
@@ -82,6 +88,8 @@ class IceLite(Generic[PathT]):
         self._generations: list[_Credentials] = [_make_credentials(local_ufrag, local_pwd, 0)]  # newest first
         self._selected: PathT | None = None
         self._nominated = (0, 0)  # generation of the credentials, greatest nomination value within it
+        self._closed: PathT | None = None  # the only path there is, where it cannot be used any more
+        self._superseded_at: float | None = None  # first request with newer credentials than the oldest
         # Last authenticated request by path, the least recent first (deleted before it is stored anew).
         self._last_request: dict[PathT, float] = {}
 
@@ -114,12 +122,12 @@ class IceLite(Generic[PathT]):
     def restart(self, new_ufrag: str, new_pwd: str) -> None:
         """Take new credentials (RFC 8445 section 9), without a break for media.
 
-        The two pairs before them stay valid, and so do all paths: the client moves over when it has nominated
-        anew. Raises ``ValueError`` like the constructor.
+        Older pairs stay valid as the module says, and so do all paths: the client moves over when it has nominated
+        anew. Of pairs that were never used only the two newest are kept. Raises ``ValueError`` like the constructor.
         """
         credentials = _make_credentials(new_ufrag, new_pwd, self._generations[0].generation + 1)
         self._generations.insert(0, credentials)
-        del self._generations[_MAX_GENERATIONS:]
+        del self._generations[_MAX_GENERATIONS - 1 : -1]  # never the oldest: it is the one in use
 
     def receive_stun(self, data: bytes | memoryview, path: PathT, host: str, port: int, now: float) -> IceResult[PathT]:
         """Handle one STUN datagram that came by ``path`` from the numeric address ``host`` and ``port``.
@@ -148,11 +156,34 @@ class IceLite(Generic[PathT]):
             # A lite agent cannot become the controlling one (RFC 8445 section 6.1.1).
             return self._reject(stun.error_response(transaction_id, 487, key=key))
 
+        if self._closed is not None:
+            self._last_request.pop(self._closed)
+            self._closed = None
         added, evicted = self._refresh(path, now)
-        selected_changed = self._select(path, message, credentials.generation, now)
+        chosen = self._chooses(path, message, credentials.generation, now)
+        selected_changed = chosen and path != self._selected
+        if chosen:
+            self._selected = path
+        retired = self._retire(credentials.generation, now, chosen=chosen)
         self.state = "connected"
         reply = stun.success_response(transaction_id, host, port, key)
-        return IceResult(reply, selected_changed, added, evicted)
+        return IceResult(reply, selected_changed, added, evicted, retired)
+
+    def forget(self, path: PathT) -> bool:
+        """``path`` cannot be used any more: its TCP connection is closed. Returns whether another is selected now.
+
+        The only one keeps its place until the next request: consent goes on, for the client may come again.
+        """
+        if path not in self._last_request:
+            return False
+        if len(self._last_request) == 1:
+            self._closed = path
+            return False
+        del self._last_request[path]
+        if path != self._selected:
+            return False
+        self._selected = next(reversed(self._last_request))  # the one heard last
+        return True
 
     def get_timer(self) -> float | None:
         """When :meth:`handle_timer` is due: ``consent_timeout`` after the last authenticated request."""
@@ -163,7 +194,7 @@ class IceLite(Generic[PathT]):
         if self.state != "connected" or now < self._consent_ends():
             return False
         self.state = "lost"
-        self._selected = None
+        self._selected = self._closed = None
         self._last_request.clear()
         return True
 
@@ -193,8 +224,8 @@ class IceLite(Generic[PathT]):
         self._last_request[path] = now
         return known is None, evicted
 
-    def _select(self, path: PathT, message: stun.StunMessage, generation: int, now: float) -> bool:
-        """Decide whether ``path`` becomes the selected one; returns whether that is a change."""
+    def _chooses(self, path: PathT, message: stun.StunMessage, generation: int, now: float) -> bool:
+        """Decide whether ``path`` becomes, or stays, the selected one by this request."""
         # A restart begins anew: what still comes with older credentials cannot take its choice back.
         if message.nomination is not None:
             # A greater value wins, whatever the order of arrival.
@@ -209,9 +240,18 @@ class IceLite(Generic[PathT]):
             wins = True  # the first path carries media before anything is nominated
         elif now - self._last_request[self._selected] >= self._consent_timeout:
             wins = True  # consent for the selected path is gone, this one has it
-        if not wins or path == self._selected:
+        return wins
+
+    def _retire(self, generation: int, now: float, *, chosen: bool) -> bool:
+        """End what is older than ``generation`` where that has taken over; returns whether there was anything."""
+        if generation == self._generations[-1].generation:
             return False
-        self._selected = path
+        if self._superseded_at is None:
+            self._superseded_at = now
+        if not chosen and now - self._superseded_at < self._consent_timeout:
+            return False
+        self._generations = [each for each in self._generations if each.generation >= generation]
+        self._superseded_at = None
         return True
 
 

@@ -100,6 +100,13 @@ class ConnectConsumerTransport(Message, frozen=True, kw_only=True, tag="connectC
     room_id: RoomId | None = None
 
 
+class RestartIce(Message, frozen=True, kw_only=True, tag="restartIce"):
+    """New ICE credentials for one of the user's transports. Reply: :class:`IceRestarted`."""
+
+    transport_id: ObjectId
+    room_id: RoomId | None = None
+
+
 class Produce(Message, frozen=True, kw_only=True, tag="produce"):
     """Replaces the user's producer of the same kind and ``app_data["source"]``. Reply: :class:`Produced`."""
 
@@ -238,6 +245,7 @@ Request: TypeAlias = (
     | CreateConsumerTransport
     | ConnectProducerTransport
     | ConnectConsumerTransport
+    | RestartIce
     | Produce
     | StopProducing
     | ListProducers
@@ -285,19 +293,34 @@ class RouterCapabilities(Message, frozen=True, kw_only=True, tag="routerCapabili
     rtp_capabilities: RtpCapabilities
 
 
-class TransportCreated(Message, frozen=True, kw_only=True, tag="transportCreated"):
-    """What a client needs for its end of a transport."""
+class IceServer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """WebRTC's ``RTCIceServer``: TURN servers, and what to show them."""
+
+    urls: tuple[str, ...]
+    username: str
+    credential: str
+
+
+class TransportCreated(Message, frozen=True, kw_only=True, omit_defaults=True, tag="transportCreated"):
+    """What a client needs for its end of a transport. ``ice_servers``: for its peer connection, where there are any."""
 
     id: str
     ice_parameters: IceParameters
     ice_candidates: tuple[IceCandidate, ...]
     dtls_parameters: DtlsParameters
+    ice_servers: tuple[IceServer, ...] | None = None
 
 
 class TransportConnected(Message, frozen=True, kw_only=True, tag="transportConnected"):
     """The client's DTLS parameters are accepted."""
 
     connected: bool = True
+
+
+class IceRestarted(Message, frozen=True, kw_only=True, tag="iceRestarted"):
+    """What the client's own restart needs. Media goes on by the old path until the client has chosen a new one."""
+
+    ice_parameters: IceParameters
 
 
 class Produced(Message, frozen=True, kw_only=True, tag="produced"):
@@ -402,6 +425,7 @@ Reply: TypeAlias = (
     | RouterCapabilities
     | TransportCreated
     | TransportConnected
+    | IceRestarted
     | Produced
     | ProducingStopped
     | ProducerList

@@ -34,6 +34,7 @@ from trio_sfu.rooms.messages import (
     EncodingScore,
     GetRouterRtpCapabilities,
     GetStats,
+    IceRestarted,
     KeyFrameRequested,
     LayersChanged,
     LayersWanted,
@@ -56,6 +57,7 @@ from trio_sfu.rooms.messages import (
     Request,
     RequestError,
     RequestKeyFrame,
+    RestartIce,
     ResumeConsumer,
     Resumed,
     ResumeProducer,
@@ -217,6 +219,9 @@ class Peer:
 
     async def _connect_consumer_transport(self, request: ConnectConsumerTransport) -> Reply:
         return self._connect_transport("consumer", request.dtls_parameters)
+
+    async def _restart_ice(self, request: RestartIce) -> Reply:
+        return IceRestarted(ice_parameters=self._transport_of(request.transport_id).restart_ice())
 
     async def _produce(self, request: Produce) -> Reply:
         transport = self._transport("producer")
@@ -384,9 +389,7 @@ class Peer:
         if named:
             transports, producers, consumers = (), (), ()
         if request.transport_id is not None:
-            transports = tuple(each for each in self._transports.values() if each.id == request.transport_id)
-            if not transports:
-                raise _RefusedError("transport-not-found", "You have no such transport in this room")
+            transports = (self._transport_of(request.transport_id),)
         elif request.producer_id is not None:
             producers = (self._producer(request.producer_id),)
         elif request.consumer_id is not None:
@@ -419,11 +422,13 @@ class Peer:
         assert self._nursery is not None
         await self._nursery.start(self._run_transport, direction, transport)
         self._room.transport_created()
+        turn = self._room.media.turn
         return TransportCreated(
             id=transport.id,
             ice_parameters=transport.ice_parameters,
             ice_candidates=tuple(transport.ice_candidates),
             dtls_parameters=transport.dtls_parameters,
+            ice_servers=None if turn is None else turn.ice_servers(self.user_id, time.time()),
         )
 
     async def _run_transport(
@@ -451,6 +456,12 @@ class Peer:
         if transport is None:
             raise _RefusedError("transport-not-found", f"You have no {direction} transport in this room")
         return transport
+
+    def _transport_of(self, transport_id: str) -> WebRtcTransport:
+        for transport in self._transports.values():
+            if transport.id == transport_id:
+                return transport
+        raise _RefusedError("transport-not-found", "You have no such transport in this room")
 
     def _close_transport(self, direction: Direction) -> None:
         """Close the transport, if there is one, and what runs on it."""
@@ -505,6 +516,7 @@ _HANDLERS: dict[type[Request], Callable[..., Awaitable[Reply]]] = {
     CreateConsumerTransport: Peer._create_consumer_transport,
     ConnectProducerTransport: Peer._connect_producer_transport,
     ConnectConsumerTransport: Peer._connect_consumer_transport,
+    RestartIce: Peer._restart_ice,
     Produce: Peer._produce,
     StopProducing: Peer._stop_producing,
     ListProducers: Peer._list_producers,

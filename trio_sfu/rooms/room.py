@@ -50,6 +50,7 @@ from trio_sfu.rooms.messages import (
 )
 from trio_sfu.rooms.peer import LEFT, Peer
 from trio_sfu.rooms.speakers import Speakers
+from trio_sfu.rooms.turn import TurnServers
 from trio_sfu.transport.udp import UdpEndpoint
 from trio_sfu.transport.webrtc import WebRtcTransport
 
@@ -78,14 +79,21 @@ class RoomMedia:
     transport: Callable[[Router], WebRtcTransport]
     live: LiveOutputFactory | None = None
     """None: rooms have no live streams."""
+    turn: TurnServers | None = None
+    """None: clients are told of no TURN server."""
 
     @classmethod
     def over(
-        cls, endpoint: UdpEndpoint, *, connect_timeout: float = 30.0, live: LiveOutputFactory | None = None
+        cls,
+        endpoint: UdpEndpoint,
+        *,
+        connect_timeout: float = 30.0,
+        live: LiveOutputFactory | None = None,
+        turn: TurnServers | None = None,
     ) -> Self:
-        """The real thing, on the process's UDP sockets. ``connect_timeout`` (seconds): a transport's."""
+        """The real thing, on the process's media sockets. ``connect_timeout`` (seconds): a transport's."""
         router = partial(Router, batch=endpoint.batch)
-        return cls(router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout), live)
+        return cls(router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout), live, turn)
 
 
 def room_not_found() -> RequestError:

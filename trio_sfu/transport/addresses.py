@@ -102,13 +102,16 @@ def source_address(destination: str) -> str | None:
             return None
 
 
-def describe(addresses: Sequence[ListenAddress]) -> list[str]:
-    """For a person, at start-up: what is announced, and what to do where that is wrong."""
+def describe(addresses: Sequence[ListenAddress], tcp: Sequence[ListenAddress] = ()) -> list[str]:
+    """For a person, at start-up: what is announced, by UDP and by ``tcp``, and what to do where that is wrong."""
     lines = []
     for address in addresses:
         for announced in address.announced_ips:
             where = "" if announced == address.bind_ip else f" (received on {address.bind_ip})"
             lines.append(f"media: clients are told to send to {announced} port {address.port}, UDP{where}")
+    for address in tcp:
+        for announced in address.announced_ips:
+            lines.append(f"media: from networks that block UDP, to {announced} port {address.port}, TCP")
     every = [ip for address in addresses for ip in address.announced_ips]
     if all(ip_address(ip).is_loopback for ip in every):
         lines.append("media: only browsers on this machine can reach that")

@@ -5,8 +5,8 @@ from typing import Final
 
 from trio_sfu.media.traffic import Traffic
 from trio_sfu.protocols.dtls import SrtpKeys
+from trio_sfu.transport.path import Path
 from trio_sfu.transport.srtp import SrtpSender
-from trio_sfu.transport.udp import Path
 
 __all__ = ["SrtpSink"]
 
@@ -28,30 +28,30 @@ class SrtpSink:
         return self.path.socket.arena
 
     def reserve(self, size: int) -> int:
-        """Free bytes in the arena, see :meth:`UdpSocket.reserve`."""
+        """Free bytes in the arena, see :meth:`MediaSocket.reserve`."""
         return self.path.socket.reserve(size)
 
     def send_rtp(self, start: int, sizes: Sequence[int], runs: Sequence[tuple[int, int, int]]) -> None:
         """Protect in place, then queue run by run."""
         path = self.path
-        udp_socket = path.socket
+        media_socket = path.socket
         overhead = self.overhead
-        self._sender.protect_run(udp_socket.arena_pointer, start, sizes)
+        self._sender.protect_run(media_socket.arena_pointer, start, sizes)
         begin = start
         for count, size, octets in runs:
             octets += overhead * count
-            udp_socket.queue(path, start, octets, size + overhead, count)
+            media_socket.queue(path, start, octets, size + overhead, count)
             start += octets
         self._traffic.sent += start - begin
 
     def send_rtcp(self, data: bytes) -> None:
         """Copy, protect and queue one RTCP packet."""
-        udp_socket = self.path.socket
+        media_socket = self.path.socket
         size = len(data)
-        start = udp_socket.reserve(size + self._sender.rtcp_overhead)
-        udp_socket.arena[start : start + size] = data
-        size = self._sender.protect_rtcp(udp_socket.arena_pointer, start, size)
-        udp_socket.queue(self.path, start, size, size, 1)
+        start = media_socket.reserve(size + self._sender.rtcp_overhead)
+        media_socket.arena[start : start + size] = data
+        size = self._sender.protect_rtcp(media_socket.arena_pointer, start, size)
+        media_socket.queue(self.path, start, size, size, 1)
         self._traffic.sent += size
 
     def forget(self, ssrc: int) -> None:

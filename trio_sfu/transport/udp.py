@@ -1,4 +1,4 @@
-"""The UDP endpoint: one socket per listening address for all media of the process.
+"""The UDP endpoint: one socket per listening address for all media of the process, TCP's (tcp.py) beside them.
 
 Each socket's task waits until datagrams have come, drains them in batches without awaiting, hands each one on
 by direct call (RFC 7983 decides to what), and sends what that caused with as few system calls as it can, before
@@ -11,26 +11,30 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from trio_sfu.protocols.dtls import DtlsCertificate, DtlsContext
 from trio_sfu.protocols.ice import peek_local_ufrag, unauthenticated_error
 from trio_sfu.transport.addresses import ListenAddress
-from trio_sfu.transport.mmsg import SLOT, BatchReceiver, BatchSender, address_of
+from trio_sfu.transport.mmsg import SLOT, BatchReceiver, BatchSender
+from trio_sfu.transport.path import DatagramOwner, MediaSocket, Path
 from trio_sfu.transport.srtp import pointer_to
 from trio_sfu.wire.demux import DTLS, KIND_OF_FIRST_BYTE, RTP_OR_RTCP, STUN
 from trio_sfu.wire.errors import BadPacket
+
+if TYPE_CHECKING:
+    from trio_sfu.transport.tcp import TcpSocket
 
 __all__ = ["DatagramOwner", "EndpointCounters", "Path", "UdpEndpoint", "UdpSocket", "open_udp_endpoint"]
 
 logger = logging.getLogger(__name__)
 
-_ARENA: Final = 1 << 20  # bytes that can wait to be sent
-_FULL: Final = 1 << 18  # so many are not waited with: the first consumers of a long batch need not wait for the last
+_ArrivalT = TypeVar("_ArrivalT")
+
 _ROUNDS: Final = 8  # batches drained before trio runs other tasks
 _BUFFER_WANTED: Final = 8 << 20  # a frame of every producer arrives as one burst
 _STRANGERS_PER_SECOND: Final = 2000  # STUN that names no transport and is answered
@@ -38,58 +42,6 @@ _SO_MEMINFO: Final = 55
 _MEMINFO_DROPS: Final = 8
 _SO_RCVBUFFORCE: Final = 33
 _SO_SNDBUFFORCE: Final = 32
-
-
-class Path:
-    """A local socket and a remote address: what ICE calls the two ends of a candidate pair.
-
-    Two paths are equal when both ends are. ``key`` is the raw remote address; ``name_address`` is where its
-    ``sockaddr`` lies in memory, for as long as the path lives.
-    """
-
-    __slots__ = ("_name", "host", "key", "name_address", "name_size", "port", "socket")
-
-    def __init__(self, udp_socket: "UdpSocket", key: bytes) -> None:
-        self.socket: Final = udp_socket
-        self.key: Final = key
-        self._name = bytearray(key + bytes(8) if len(key) == 8 else key)
-        self.name_address: Final = address_of(self._name)
-        self.name_size: Final = len(self._name)
-        (self.port,) = struct.unpack_from("!H", key, 2)
-        self.host: Final = (
-            socket.inet_ntop(socket.AF_INET, key[4:8])
-            if len(key) == 8
-            else socket.inet_ntop(socket.AF_INET6, key[8:24])
-        )
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Path) and self.key == other.key and self.socket is other.socket
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __repr__(self) -> str:
-        return f"<Path {self.host}:{self.port}>"
-
-
-class DatagramOwner(Protocol):
-    """Whoever a datagram belongs to: a WebRTC transport."""
-
-    def receive_stun(self, data: bytes, path: Path, now: float) -> None:
-        """A STUN message that names this owner's username fragment. Raises :class:`BadPacket`."""
-
-    def receive_dtls(self, data: bytes, path: Path, now: float) -> None:
-        """A DTLS record from an authenticated path."""
-
-    def receive_srtp(self, view: memoryview, pointer: Any, size: int, now: float) -> None:
-        """SRTP or SRTCP from an authenticated path, ``size`` bytes at ``view`` and ``pointer``, to be read
-        in place before the call returns."""
-
-    def flush(self, now: float) -> None:
-        """The batch that :meth:`receive_srtp` belonged to is complete."""
-
-    def fault(self, error: Exception) -> None:
-        """Handling one of this owner's datagrams hit a bug."""
 
 
 class EndpointCounters:
@@ -108,27 +60,22 @@ class EndpointCounters:
         self.unauthentic = 0  # SRTP whose authentication failed
 
 
-class UdpSocket:
+class UdpSocket(MediaSocket):
     """One bound UDP socket with its receive slots, its send arena and its routes.
 
     Made and closed by :func:`open_udp_endpoint`.
     """
 
+    protocol = "udp"
+
     def __init__(self, endpoint: "UdpEndpoint", address: ListenAddress, sock: socket.socket) -> None:
+        super().__init__(address.announced_ips, sock)
         # Given
         self._endpoint: Final = endpoint
-        self.announced: Final = address.announced_ips
         self._sock: Final = sock
         # Owned
-        self.port: Final[int] = sock.getsockname()[1]
-        self.host: Final[str] = sock.getsockname()[0]
-        self.routes: Final[dict[bytes, tuple[DatagramOwner, Path]]] = {}
-        arena = bytearray(_ARENA)
-        self.arena: Final = memoryview(arena)
-        self.arena_pointer: Final = pointer_to(arena)
-        self.sender: Final = BatchSender(sock, arena)
+        self.sender: Final = BatchSender(sock, self._arena_memory)
         self._receiver = BatchReceiver(sock)
-        self._position = 0
         slots = range(self._receiver.slots)
         buffer = memoryview(self._receiver.buffer)
         base = pointer_to(self._receiver.buffer)
@@ -137,22 +84,8 @@ class UdpSocket:
 
     # -- sending ---
 
-    def reserve(self, size: int) -> int:
-        """The offset of ``size`` free bytes in :attr:`arena`, to be written and queued before any other call."""
-        position = self._position
-        if position > _FULL or position + size > _ARENA:
-            if size > _ARENA:
-                raise ValueError("more than the arena holds")
-            self.flush()
-            position = 0
-        self._position = position + size
-        return position
-
     def queue(self, path: Path, offset: int, octets: int, size: int, count: int) -> None:
-        """Send ``count`` datagrams of ``size`` bytes (the last may be shorter) that lie end to end in the arena.
-
-        They leave when the current batch ends, or at once outside of one.
-        """
+        """See :meth:`MediaSocket.queue`."""
         sender = self.sender
         if sender.full:
             sender.flush()
@@ -166,17 +99,13 @@ class UdpSocket:
         if not self._endpoint.in_batch:
             self.flush()
 
-    def send(self, path: Path, data: bytes) -> None:
-        """Send one datagram: copy and queue it."""
-        size = len(data)
-        offset = self.reserve(size)
-        self.arena[offset : offset + size] = data
-        self.queue(path, offset, size, size, 1)
-
     def flush(self) -> None:
-        """Hand everything queued to the kernel."""
+        """See :meth:`MediaSocket.flush`."""
         self.sender.flush()
         self._position = 0
+
+    def route_removed(self, path: Path) -> None:
+        """See :meth:`MediaSocket.route_removed`; an address is nothing that has to be closed."""
 
     # -- receiving ---
 
@@ -188,7 +117,7 @@ class UdpSocket:
             for _ in range(_ROUNDS):
                 count = receiver.receive()
                 if count:
-                    self._endpoint.run_batch(self, count, trio.current_time())
+                    self._endpoint.run_batch(self.handle, count, trio.current_time())
                 if count < receiver.slots:
                     break
 
@@ -262,11 +191,12 @@ class UdpSocket:
 
 
 class UdpEndpoint:
-    """All UDP sockets of a process, and which transport each datagram belongs to."""
+    """All sockets for the media of a process, and which transport each datagram belongs to."""
 
     def __init__(self) -> None:
         self.counters: Final = EndpointCounters()
         self.sockets: list[UdpSocket] = []
+        self.tcp: list[TcpSocket] = []
         self.dtls: Final = DtlsContext(DtlsCertificate.generate())
         self.in_batch = False
         self._owners: dict[str, DatagramOwner] = {}
@@ -290,8 +220,8 @@ class UdpEndpoint:
 
     @property
     def transport_count(self) -> int:
-        """How many transports are registered."""
-        return len(self._owners)
+        """How many transports are registered, whatever the number of their username fragments."""
+        return len(set(self._owners.values()))
 
     def add_route(self, path: Path, owner: DatagramOwner) -> None:
         """Accept DTLS and SRTP that arrives on ``path`` for ``owner``: the path has authenticated itself."""
@@ -302,6 +232,7 @@ class UdpEndpoint:
         route = path.socket.routes.get(path.key)
         if route is not None and route[0] is owner:
             del path.socket.routes[path.key]
+            path.socket.route_removed(path)
 
     def admit_stranger(self, now: float) -> bool:
         """Whether one more STUN message that names no transport may be answered (a token bucket)."""
@@ -313,11 +244,19 @@ class UdpEndpoint:
         self._strangers -= 1
         return True
 
-    def run_batch(self, udp_socket: UdpSocket, count: int, now: float) -> None:
-        """Handle one received batch whole, then send everything that it caused on any socket."""
+    def run_batch(
+        self,
+        handle: Callable[[_ArrivalT, float, dict[DatagramOwner, None]], None],
+        arrival: _ArrivalT,
+        now: float,
+    ) -> None:
+        """Have one received batch handled whole by its socket, then send everything that it caused on any socket.
+
+        ``handle`` adds the owners that got media to the dictionary.
+        """
         touched: dict[DatagramOwner, None] = {}
         with self.batch():
-            udp_socket.handle(count, now, touched)
+            handle(arrival, now, touched)
             for owner in touched:
                 try:
                     owner.flush(now)
@@ -334,6 +273,8 @@ class UdpEndpoint:
             self.in_batch = False
             for each in self.sockets:
                 each.flush()
+            for other in self.tcp:
+                other.flush()
 
 
 def _open_socket(address: ListenAddress) -> socket.socket:

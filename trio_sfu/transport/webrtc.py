@@ -23,9 +23,10 @@ from trio_sfu.media.rtp_session import RtpSession
 from trio_sfu.media.stats import DtlsState, IceState, TransportTuple
 from trio_sfu.protocols.dtls import DtlsSession
 from trio_sfu.protocols.ice import IceLite, generate_pwd, generate_ufrag
+from trio_sfu.transport.path import MediaSocket, Path
 from trio_sfu.transport.sink import SrtpSink
 from trio_sfu.transport.srtp import REPLAYED, SrtpReceiver
-from trio_sfu.transport.udp import Path, UdpEndpoint
+from trio_sfu.transport.udp import UdpEndpoint
 from trio_sfu.wire.demux import is_rtcp
 
 __all__ = ["TransportState", "WebRtcTransport"]
@@ -36,7 +37,9 @@ TransportState = Literal["new", "connecting", "connected", "failed", "closed"]
 
 # DTLS that came before signalling said whose fingerprint to expect; the peer sends again what exceeds this.
 _MAX_EARLY_DATAGRAMS: Final = 4
-_CANDIDATE_TYPE_PREFERENCE: Final = 126  # host (RFC 8445, section 5.1.2.2)
+_HOST: Final = 126  # type preference (RFC 8445, section 5.1.2.2)
+_TCP_HOST: Final = 90  # a lower one: UDP where it gets through (RFC 6544, section 4.2)
+_PASSIVE: Final = 4 << 13  # direction preference of a host candidate (ibid.), above the other preference
 
 
 class WebRtcTransport:
@@ -61,6 +64,7 @@ class WebRtcTransport:
         self._ice: Final[IceLite[Path]] = IceLite(local_ufrag=generate_ufrag(), local_pwd=generate_pwd())
         self._dtls: DtlsSession | None = None
         self._paths: set[Path] = set()  # those with a route at the endpoint
+        self._ufrags: tuple[str, ...] = ()  # those that are registered there
         self._early: list[bytes] = []
         self._receiver: SrtpReceiver | None = None
         self.sink: SrtpSink | None = None
@@ -73,9 +77,6 @@ class WebRtcTransport:
         )
         self._wake = trio.Event()
         # Derived
-        self.ice_parameters: Final = IceParameters(
-            username_fragment=self._ice.local_ufrag, password=self._ice.local_pwd, ice_lite=True
-        )
         self.ice_candidates: Final = _candidates(endpoint)
         self.dtls_parameters: Final = DtlsParameters(
             role="auto",
@@ -87,6 +88,11 @@ class WebRtcTransport:
 
     def __repr__(self) -> str:
         return f"<WebRtcTransport {self.id} {self.state}>"
+
+    @property
+    def ice_parameters(self) -> IceParameters:
+        """The newest credentials, for the client."""
+        return IceParameters(username_fragment=self._ice.local_ufrag, password=self._ice.local_pwd, ice_lite=True)
 
     # -- for statistics ---
 
@@ -115,7 +121,7 @@ class WebRtcTransport:
             local_port=path.socket.port,
             remote_ip=path.host,
             remote_port=path.port,
-            protocol="udp",
+            protocol=path.socket.protocol,
         )
 
     # -- life ---
@@ -126,7 +132,7 @@ class WebRtcTransport:
         It is reachable when ``task_status.started()`` has been called.
         """
         connect_by = trio.current_time() + self._connect_timeout
-        self._endpoint.register(self._ice.local_ufrag, self)
+        self._register(self._ice.local_ufrags)
         self._router.add_session(self.session)
         try:
             task_status.started()
@@ -185,6 +191,18 @@ class WebRtcTransport:
             self._dtls.receive_datagram(data, now)
         self._after_dtls(now)
 
+    def restart_ice(self) -> IceParameters:
+        """New ICE credentials for the client, while media goes on as it does (see :meth:`IceLite.restart`).
+
+        DTLS and SRTP know nothing of it. Raises :class:`MediaError`: ``transport-closed``.
+        """
+        if self.state in ("closed", "failed"):
+            raise MediaError("transport-closed", "the transport is closed")
+        self._ice.restart(generate_ufrag(), generate_pwd())
+        if self._ufrags:
+            self._register(self._ice.local_ufrags)
+        return self.ice_parameters
+
     def close(self) -> None:
         """Close, and with it all producers and consumers, at once; :meth:`run` returns soon after."""
         if self.state in ("closed", "failed"):
@@ -206,11 +224,21 @@ class WebRtcTransport:
         self._release()
         self._wake.set()
 
+    def _register(self, ufrags: tuple[str, ...]) -> None:
+        """Be reachable at the endpoint by these username fragments and no others."""
+        for ufrag in self._ufrags:
+            if ufrag not in ufrags:
+                self._endpoint.unregister(ufrag, self)
+        for ufrag in ufrags:
+            if ufrag not in self._ufrags:
+                self._endpoint.register(ufrag, self)
+        self._ufrags = ufrags
+
     def _release(self) -> None:
         for path in self._paths:
             self._endpoint.remove_route(path, self)
         self._paths.clear()
-        self._endpoint.unregister(self._ice.local_ufrag, self)
+        self._register(())
         self._router.remove_session(self.session)
         self._early.clear()
         self._receiver = None
@@ -228,7 +256,7 @@ class WebRtcTransport:
     # -- datagrams, by direct call from the endpoint ---
 
     def receive_stun(self, data: bytes, path: Path, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         if self.state in ("closed", "failed"):
             return
         result = self._ice.receive_stun(data, path, path.host, path.port, now)
@@ -236,6 +264,8 @@ class WebRtcTransport:
         for evicted in result.evicted:
             self._paths.discard(evicted)
             self._endpoint.remove_route(evicted, self)
+        if result.retired:
+            self._register(self._ice.local_ufrags)
         if self._ice.is_authenticated(path):
             self._paths.add(path)
             # Each time: another transport may have taken over the route by requests with a forged source address.
@@ -256,7 +286,7 @@ class WebRtcTransport:
                 self._after_dtls(now)
 
     def receive_dtls(self, data: bytes, path: Path, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         self.session.traffic.control_received += len(data)
         if self._dtls is None:
             if len(self._early) < _MAX_EARLY_DATAGRAMS:
@@ -266,7 +296,7 @@ class WebRtcTransport:
         self._after_dtls(now)
 
     def receive_srtp(self, view: memoryview, pointer: Any, size: int, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         receiver = self._receiver
         if receiver is None:
             self._endpoint.counters.early += 1
@@ -289,8 +319,17 @@ class WebRtcTransport:
             self._endpoint.counters.unauthentic += 1
 
     def flush(self, now: float) -> None:
-        """See :class:`trio_sfu.transport.udp.DatagramOwner`."""
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
         self.session.flush(now)
+
+    def path_closed(self, path: Path, now: float) -> None:
+        """See :class:`trio_sfu.transport.path.DatagramOwner`."""
+        self._paths.discard(path)
+        if self._ice.forget(path):
+            assert self._ice.selected is not None
+            if self.sink is not None:
+                self.sink.path = self._ice.selected
+        self._wake.set()  # consent may end earlier without it
 
     # -- DTLS ---
 
@@ -330,20 +369,25 @@ class WebRtcTransport:
 
 
 def _candidates(endpoint: UdpEndpoint) -> tuple[IceCandidate, ...]:
-    """One UDP host candidate for each announced address, the first the most preferred (RFC 8445, 5.1.2.1)."""
-    candidates: list[IceCandidate] = []
-    for udp_socket in endpoint.sockets:
-        for address in udp_socket.announced:
-            local_preference = 65535 - len(candidates)
-            candidates.append(
-                IceCandidate(
-                    foundation=f"udp{len(candidates)}",
-                    priority=_CANDIDATE_TYPE_PREFERENCE << 24 | local_preference << 8 | 255,
-                    ip=address,
-                    address=address,
-                    protocol="udp",
-                    port=udp_socket.port,
-                    type="host",
-                )
-            )
-    return tuple(candidates)
+    """One host candidate for each announced address, the first the most preferred, and TCP's after UDP's."""
+    udp = [(each, address) for each in endpoint.sockets for address in each.announced]
+    tcp = [(each, address) for each in endpoint.tcp for address in each.announced]
+    return (
+        *(_candidate(*each, f"udp{index}", _HOST, 65535 - index) for index, each in enumerate(udp)),
+        *(_candidate(*each, f"tcp{index}", _TCP_HOST, _PASSIVE + 8191 - index) for index, each in enumerate(tcp)),
+    )
+
+
+def _candidate(
+    media_socket: MediaSocket, address: str, foundation: str, type_preference: int, local_preference: int
+) -> IceCandidate:
+    return IceCandidate(
+        foundation=foundation,
+        priority=type_preference << 24 | local_preference << 8 | 255,  # RFC 8445, section 5.1.2.1; component 1
+        ip=address,
+        address=address,
+        protocol=media_socket.protocol,
+        port=media_socket.port,
+        type="host",
+        tcp_type="passive" if media_socket.protocol == "tcp" else None,
+    )

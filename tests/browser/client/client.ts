@@ -31,6 +31,8 @@ export interface ProduceOptions extends CaptureOptions {
   /** Neither frame rate nor size give way to a machine that is too slow. */
   steady?: boolean;
   codecOptions?: types.ProducerCodecOptions;
+  /** Rather fewer frames than smaller ones. */
+  keepResolution?: boolean;
 }
 
 export interface ConsumeOptions {
@@ -69,6 +71,8 @@ export class SfuClient extends Wire {
   #consuming = new Map<string, Consuming>();
   #failures: string[] = [];
   #portMap = new Map<number, { port: number; address?: string }>();
+  #protocols: readonly string[] | undefined;
+  #policy: RTCIceTransportPolicy = "all";
   #auto: ConsumeOptions | undefined;
   #autoWork = new Set<Promise<unknown>>();
   #stats = new StatsReader();
@@ -106,6 +110,16 @@ export class SfuClient extends Wire {
     this.#portMap.set(from, { port: to, ...(address ? { address } : {}) });
   }
 
+  /** From now on, transports see only the server's candidates of these protocols: "udp", "tcp". */
+  useProtocols(protocols: string[]): void {
+    this.#protocols = protocols;
+  }
+
+  /** From now on, transports use no candidates of their own but those of TURN servers ("relay"), or any ("all"). */
+  usePolicy(policy: RTCIceTransportPolicy): void {
+    this.#policy = policy;
+  }
+
   /** Make a direction's transport now instead of at first use; again: a fresh one. Resolves with the server's ack. */
   async createTransport(direction: Direction): Promise<Json> {
     const old = this.#transports[direction];
@@ -119,6 +133,14 @@ export class SfuClient extends Wire {
       throw error;
     });
     return ack;
+  }
+
+  /** Request `restartIce` for a direction's transport and restart there; what the server answered. */
+  async restartIce(direction: Direction): Promise<Json> {
+    const transport = await this.#transport(direction);
+    const { iceParameters } = await this.request("restartIce", { transportId: transport.id });
+    await transport.restartIce({ iceParameters: iceParameters as types.IceParameters });
+    return iceParameters as Json;
   }
 
   /** Every connection state each transport went through, oldest first. */
@@ -165,6 +187,10 @@ export class SfuClient extends Wire {
         track.stop();
         throw asError("produce", error);
       });
+    if (options.keepResolution && producer.rtpSender) {
+      const parameters = { ...producer.rtpSender.getParameters(), degradationPreference: "maintain-resolution" };
+      await producer.rtpSender.setParameters(parameters as RTCRtpSendParameters);
+    }
     this.#producers.set(producer.id, { producer, track });
     if (options.steady) await keepSteady(producer);
     producer.observer.on("close", () => this.#producers.delete(producer.id));
@@ -430,14 +456,22 @@ export class SfuClient extends Wire {
     const role = direction === "send" ? "Producer" : "Consumer";
     const ack = await this.request(`create${role}Transport`);
     told?.(ack);
-    const { id, iceParameters, iceCandidates, dtlsParameters } = ack as unknown as types.TransportOptions;
-    const candidates = iceCandidates.map((candidate) => {
+    const { id, iceParameters, iceCandidates, dtlsParameters, iceServers } = ack as unknown as types.TransportOptions;
+    const offered = iceCandidates.filter(({ protocol }) => this.#protocols?.includes(protocol) ?? true);
+    const candidates = offered.map((candidate) => {
       const mapped = this.#portMap.get(candidate.port) ?? this.#portMap.get(0);
       if (!mapped) return candidate;
       const { port, address = candidate.address } = mapped;
       return { ...candidate, port, address, ip: address };
     });
-    const options = { id, iceParameters, iceCandidates: candidates, dtlsParameters };
+    const options = {
+      id,
+      iceParameters,
+      iceCandidates: candidates,
+      dtlsParameters,
+      ...(iceServers ? { iceServers } : {}),
+      iceTransportPolicy: this.#policy,
+    };
     const transport = direction === "send" ? device.createSendTransport(options) : device.createRecvTransport(options);
     this.#transportStates[direction] = [transport.connectionState];
     transport.on("connect", ({ dtlsParameters: own }, done, failed) => {
