@@ -282,3 +282,16 @@ def test_a_hundred_changes_at_random(kind: str, seed: int) -> None:
     scene.run(40)
     assert scene.told[-1] == Layers(scene.sender.spatial_layers - 1, 2)
     assert len(scene.sender.producer.streams[0]._views) <= 16
+
+
+@pytest.mark.parametrize("kind", ["vp9 svc", "vp9 k-svc"])
+def test_down_in_time_and_up_in_space_takes_one_keyframe(kind: str) -> None:
+    scene = Scene(kind)
+    scene.run(4)
+    scene.consumer.set_preferred_layers(Layers(1, 2))
+    scene.run(40)
+    requests = scene.sender.requests
+    scene.consumer.set_preferred_layers(Layers(2, 1))
+    scene.run(10)
+    assert scene.sender.requests == requests + 1
+    assert scene.told[-1] == Layers(2, 1)

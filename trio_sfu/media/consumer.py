@@ -325,10 +325,8 @@ class Consumer:
         assert stream is not None
         self._move_to(stream.view(step[1], from_now=True))
         self._entering = True
-        if self._step() is None:
-            self._stop_crossing()
-        else:
-            self._cross_by = now + _CROSS_SECONDS
+        self._cross_by = now + _CROSS_SECONDS
+        self._start_crossing(stream, now)  # to what is left of the way
         self.tell_layers(now)
 
     def hasten(self, now: float) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from trio_sfu.wire.dependency_descriptor import (
-    SWITCH,
     DependencyDescriptor,
     DependencyStructure,
     parse_dependency_descriptor,
@@ -18,6 +17,7 @@ from trio_sfu.wire.vp8 import parse_vp8
 from trio_sfu.wire.vp9 import parse_vp9
 
 __all__ = ["EVERYTHING", "FrameIds", "FrameMark", "Layers", "MarkReader"]
+_FRAMES: Final = 64  # that a frame may refer to
 
 
 class Layers(NamedTuple):
@@ -72,6 +72,7 @@ class MarkReader:
         }.get(mime_type.lower())
         self._always: Final = always
         self._structure: DependencyStructure | None = None
+        self._temporal: Final[dict[int, int]] = {}  # of the latest frames by number, with a dependency descriptor
 
     @property
     def structure(self) -> DependencyStructure | None:
@@ -134,17 +135,26 @@ class MarkReader:
         parsed = parse_dependency_descriptor(descriptor, self._structure)
         if parsed.structure is not None:
             self._structure = parsed.structure
-        structure = self._structure
-        assert structure is not None
         layers = Layers(parsed.spatial_layer, parsed.temporal_layer)
         return FrameMark(
             layers,
             parsed.start_of_frame and layers.spatial == 0,
             parsed.end_of_frame,
-            any(
-                target == layers and indication == SWITCH
-                for target, indication in zip(structure.targets, parsed.dtis, strict=True)
-            ),
+            self._is_sync(parsed),
             None,
             parsed,
         )
+
+    def _is_sync(self, frame: DependencyDescriptor) -> bool:
+        """Whether all that the frame refers to is of lower temporal layers.
+
+        The descriptor's own switch indications say it of frames only that others of their layer refer to.
+        """
+        known = self._temporal
+        number = frame.frame_number
+        if number not in known:
+            known[number] = frame.temporal_layer
+            if len(known) > _FRAMES:
+                del known[next(iter(known))]
+        references = [known.get(number - step & 0xFFFF, frame.temporal_layer) for step in frame.frame_diffs]
+        return all(each < frame.temporal_layer for each in references)
