@@ -32,9 +32,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final
 
-from bench.forward import machine
 from bench.hls_pages import ASPECT, Pages, chromium, enter, wait
 from bench.hls_stream import Follower, Run, offsets, picture_of, times, wait_for_playlist
+from bench.machine import machine
 from bench.server_process import CpuTime, resident_memory, running_server
 from trio_sfu.hls.layout import tiles
 from trio_sfu.hls.options import HlsOptions
