@@ -78,12 +78,16 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(arguments: Sequence[str] = (), *, cpu: int | None = None) -> Iterator[RunningServer]:
+def running_server(
+    arguments: Sequence[str] = (), *, cpu: int | None = None, module: Sequence[str] = ("trio_sfu",)
+) -> Iterator[RunningServer]:
     """Start ``python -m trio_sfu`` on free ports of 127.0.0.1; SIGTERM, then SIGKILL after 5 s, ends it.
+
+    :param module: what to run in its place, with arguments before the server's.
 
     Its output is always read on; the last 50 lines are kept for the error message. Raises ServerStartError.
     """
-    command = [sys.executable, "-m", "trio_sfu", "--host", "127.0.0.1", "--port", "0", "--media-port", "0"]
+    command = [sys.executable, "-m", *module, "--host", "127.0.0.1", "--port", "0", "--media-port", "0"]
     everywhere = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})  # The child inherits it, its threads too.
