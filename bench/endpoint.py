@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from bench import rtcp
 from bench.dtls import ClientIdentity
-from bench.mmsg import open_connected_socket
 from bench.native import Generator
 from bench.peer import ClientTransport, RemoteParameters
 from bench.peers import Expected
@@ -26,11 +25,14 @@ _GIVE_UP: Final = 10  # feedbacks until what is missing is not asked for again
 
 
 class Endpoint:
-    """A transport with its socket. :meth:`hand_over` when connected; ``close`` at the end, after the generator's."""
+    """A transport with its socket, which becomes its own. :meth:`hand_over` when connected; ``close`` at the end, after the generator's."""
 
-    def __init__(self, remote: RemoteParameters, identity: ClientIdentity, credentials: tuple[str, str]) -> None:
+    def __init__(
+        self, remote: RemoteParameters, identity: ClientIdentity, credentials: tuple[str, str], sock: socket.socket
+    ) -> None:
         self.transport = ClientTransport(remote, identity, credentials)
-        self.sock = open_connected_socket(remote.address)
+        self.sock = sock
+        sock.connect(remote.address)
         self.expected: tuple[Expected, ...] = ()
         self.transport_cc_id = 0
         self.formats: tuple[StreamFormat, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import select
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Final, Self
 from bench.cases import AUDIO_SIZE, FRAMES_PER_SECOND, VIDEO_SIZE, Case
 from bench.dtls import GCM, ClientIdentity
 from bench.endpoint import Endpoint, connected, local_port
-from bench.mmsg import queue_drops
+from bench.mmsg import open_local_socket, queue_drops
 from bench.native import Generator
 from bench.peer import TransportError, ice_credentials
 from bench.peers import LocalParameters, Running, Session
@@ -293,21 +294,22 @@ class Scene:
             formats.append(StreamFormat.vp8(size=VIDEO_SIZE, mid="0"))
         if self.case.audio:
             formats.append(StreamFormat.opus(size=AUDIO_SIZE, mid="1" if self.case.video else "0"))
-        credentials = ice_credentials()
-        endpoint = Endpoint(session.publish(self._local(credentials), formats), self._identity, credentials)
+        credentials, sock = ice_credentials(), open_local_socket()
+        remote = session.publish(self._local(credentials, sock), formats)
+        endpoint = Endpoint(remote, self._identity, credentials, sock)
         endpoint.formats = tuple(formats)
         return self._begin(endpoint)
 
     def _subscribe(self, session: Session, others: Sequence[Session]) -> Endpoint:
-        credentials = ice_credentials()
-        subscription = session.subscribe(self._local(credentials), others)
-        endpoint = Endpoint(subscription.remote, self._identity, credentials)
+        credentials, sock = ice_credentials(), open_local_socket()
+        subscription = session.subscribe(self._local(credentials, sock), others)
+        endpoint = Endpoint(subscription.remote, self._identity, credentials, sock)
         endpoint.expected = subscription.streams
         endpoint.transport_cc_id = subscription.transport_cc_id
         return self._begin(endpoint)
 
-    def _local(self, credentials: tuple[str, str]) -> LocalParameters:
-        return LocalParameters(*credentials, self._identity.fingerprint)
+    def _local(self, credentials: tuple[str, str], sock: socket.socket) -> LocalParameters:
+        return LocalParameters(*credentials, self._identity.fingerprint, local_port(sock))
 
     def _begin(self, endpoint: Endpoint) -> Endpoint:
         self._endpoints.append(endpoint)

@@ -20,11 +20,15 @@ __all__ = ["DRIVERS", "Driver", "Expected", "LocalParameters", "Running", "Sessi
 
 @dataclass(frozen=True, slots=True)
 class LocalParameters:
-    """The generator's end of one transport, as signalling has to tell it; the DTLS role is client."""
+    """The generator's end of one transport, as signalling has to tell it; the DTLS role is client.
+
+    ``port`` is its socket's, on 127.0.0.1.
+    """
 
     username_fragment: str
     password: str
     fingerprint: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
