@@ -112,10 +112,10 @@ def open_connected_socket(address: tuple[str, int], *, receive_buffer: int = 8 <
 
 
 def open_local_socket(*, receive_buffer: int = 8 << 20) -> socket.socket:
-    """The same on a free port of 127.0.0.1, not connected yet."""
+    """The same on a free port of every IPv4 address, not connected yet."""
     sock = _open_socket(socket.AF_INET, receive_buffer)
     try:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind(("", 0))
     except BaseException:
         sock.close()
         raise

@@ -22,7 +22,7 @@ __all__ = ["DRIVERS", "Driver", "Expected", "LocalParameters", "Running", "Sessi
 class LocalParameters:
     """The generator's end of one transport, as signalling has to tell it; the DTLS role is client.
 
-    ``port`` is its socket's, on 127.0.0.1.
+    Its socket is bound to ``port`` of every IPv4 address of the machine.
     """
 
     username_fragment: str

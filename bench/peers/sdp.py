@@ -31,13 +31,15 @@ class Media:
     pairs: dict[int, int] = field(default_factory=dict)  # a source's own SSRC → its RTX
 
 
-def offer(local: LocalParameters, streams: Sequence[StreamFormat], *, sending: bool = True) -> str:
+def offer(
+    local: LocalParameters, streams: Sequence[StreamFormat], *, sending: bool = True, host: str = "127.0.0.1"
+) -> str:
     """Of all ``streams`` on one transport, to be sent or (of streams whose kind alone matters) received."""
     lines = _session(len(streams))
     for index, stream in enumerate(streams):
         rtx = stream.rtx_payload_type
         types = f"{stream.payload_type}" + (f" {rtx}" if rtx else "")
-        lines += _transport(local, stream.kind, types, str(index), "sendonly" if sending else "recvonly")
+        lines += _transport(local, stream.kind, types, str(index), "sendonly" if sending else "recvonly", host)
         channels = "/2" if stream.kind == "audio" else ""
         name = stream.mime_type.partition("/")[2]
         lines.append(f"a=rtpmap:{stream.payload_type} {name}/{stream.clock_rate}{channels}")
@@ -62,11 +64,11 @@ def offer(local: LocalParameters, streams: Sequence[StreamFormat], *, sending: b
     return "\r\n".join(lines) + "\r\n"
 
 
-def answer(local: LocalParameters, offered: Sequence[Media]) -> str:
+def answer(local: LocalParameters, offered: Sequence[Media], *, host: str = "127.0.0.1") -> str:
     """Taking all that is offered: every codec, every extension, receiving only."""
     lines = _session(len(offered), [media.mid for media in offered])
     for media in offered:
-        lines += _transport(local, media.kind, " ".join(media.payload_types), media.mid, "recvonly")
+        lines += _transport(local, media.kind, " ".join(media.payload_types), media.mid, "recvonly", host)
         for number, codec in media.codecs.items():
             lines.append(f"a=rtpmap:{number} {codec}")
             kinds = ("nack", "nack pli", "ccm fir", "transport-cc") if media.kind == "video" else ("transport-cc",)
@@ -147,7 +149,7 @@ def _session(count: int, mids: Sequence[str] | None = None) -> list[str]:
     return ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", f"a=group:BUNDLE {bundle}", "a=msid-semantic:WMS *"]
 
 
-def _transport(local: LocalParameters, kind: str, types: str, mid: str, direction: str) -> list[str]:
+def _transport(local: LocalParameters, kind: str, types: str, mid: str, direction: str, host: str) -> list[str]:
     return [
         f"m={kind} 9 UDP/TLS/RTP/SAVPF {types}",
         "c=IN IP4 127.0.0.1",
@@ -158,6 +160,6 @@ def _transport(local: LocalParameters, kind: str, types: str, mid: str, directio
         f"a=fingerprint:sha-256 {local.fingerprint}",
         "a=setup:active",
         "a=rtcp-mux",
-        f"a=candidate:1 1 udp 2130706431 127.0.0.1 {local.port} typ host",
+        f"a=candidate:1 1 udp 2130706431 {host} {local.port} typ host",
         "a=end-of-candidates",
     ]
