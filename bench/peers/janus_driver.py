@@ -29,7 +29,7 @@ from bench.rtp import StreamFormat
 
 _LIBRARIES: Final = "*/janus"
 _TIMEOUT: Final = 10.0
-_STARTS: Final = 5
+_STARTS: Final = 20
 
 _CONFIGURATION: Final = """
 general: {{
@@ -192,7 +192,7 @@ class JanusDriver:
                     server = stack.enter_context(self._start(cpu))
                     break
                 except JanusError:
-                    # Now and then it finds its transport not there.
+                    # Its transport ends at once where its thread runs before it is called initialised: a race of its own.
                     if attempt == _STARTS - 1:
                         raise
             yield server
