@@ -25,7 +25,10 @@ _GIVE_UP: Final = 10  # feedbacks until what is missing is not asked for again
 
 
 class Endpoint:
-    """A transport with its socket, which becomes its own. :meth:`hand_over` when connected; ``close`` at the end, after the generator's."""
+    """A transport with its socket, which becomes its own.
+
+    :meth:`hand_over` when connected; ``close`` at the end, after the generator's.
+    """
 
     def __init__(
         self, remote: RemoteParameters, identity: ClientIdentity, credentials: tuple[str, str], sock: socket.socket

@@ -1,6 +1,6 @@
 """The same load against other servers, each on the same core, one after the other.
 
-    python -m bench.peers_run --peers trio_sfu janus aiortc
+    python -m bench.peers --peers trio_sfu janus aiortc
 
 1 → 10 (990 packets/s of video), and 10 rooms of four with audio and video. See :mod:`bench.peers` for who is there and
 how to add one. A server that decodes (aiortc) is sent real VP8 of about the same rate.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.cases import Case, one_to, rooms_of_four
+from bench.cases import one_to, rooms_of_four
 from bench.cc import NoCompiler
 from bench.clip import vp8_clip
 from bench.floor import floor_pair
@@ -47,12 +47,14 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     results = [result for outcome in outcomes for result in outcome.results]
     notes = [note for outcome in outcomes for note in outcome.notes]
     if any(driver(name).real_media for name in arguments.peers):
-        notes.append("aiortc encodes anew, at its own bit rate: its packets are other ones, and its share delivered "
-                     "compares their number with what was sent.")
+        notes.append(
+            "aiortc encodes anew, at its own bit rate: its packets are other ones, and its share delivered "
+            "compares their number with what was sent."
+        )
     yield Section(
         "peers",
         "Other servers under the same load",
-        "python -m bench.peers_run",
+        "python -m bench.peers",
         ("server", *HEADER),
         [(result.server, *row(result, floor)) for result in results],
         [*notes, *described(results)],
@@ -91,7 +93,7 @@ def _run(peer: Driver, plan: Plan) -> _Outcome:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run("peers_run", __doc__ or "", options, sections, arguments)
+    return run("peers", __doc__ or "", options, sections, arguments)
 
 
 if __name__ == "__main__":

@@ -242,6 +242,34 @@ class Scene:
                 endpoint.transport.handle_timer(now)
                 endpoint.flush()
 
+    def first_packet(self) -> float:
+        """Seconds from before a new user's ``subscribe`` to his first packet, in the first room; he leaves again."""
+        user = self._join(0)
+        publishers = [other.session for other in self._rooms[0] if other.sending is not None]
+        far = time.monotonic() + 3600  # the load goes on meanwhile
+        for _ in range(20):
+            self._turn(far)
+        began = time.monotonic()
+        endpoint = self._subscribe(user.session, publishers)
+        while not endpoint.transport.counters["rtp"]:
+            now = time.monotonic()
+            if now > began + _CONNECT_SECONDS:
+                raise TransportError("no packet came")
+            self._generator.run(time.monotonic_ns() + 500_000, int(far * 1e9))
+            for port, data in self._generator.take_others():
+                self._endpoints[port].receive(data, now)
+            endpoint.read(now)
+            endpoint.transport.handle_timer(now)
+            endpoint.flush()
+        took = time.monotonic() - began
+        for fd in (endpoint.sock.fileno(), user.session.fileno()):
+            self._epoll.unregister(fd)
+        self._endpoints.remove(endpoint)
+        self._rooms[0].remove(user)
+        endpoint.close()
+        user.session.close()
+        return took
+
     # -- setting up
 
     def _set_up(self) -> None:

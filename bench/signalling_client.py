@@ -1,14 +1,15 @@
 """A small synchronous Socket.IO client over one WebSocket, for the load generator.
 
-Owned by :mod:`bench.users`: requests block while calls are set up; afterwards ``fileno`` goes into the
-generator's epoll and ``read_waiting`` answers the server's heartbeats. Tests have their own trio client in
-``tests/support``.
+Owned by :mod:`bench.users` and the driver of this project's server: requests block while calls are set up; afterwards
+``fileno`` goes into the generator's epoll and ``read_waiting`` answers the server's heartbeats. Tests have their own
+trio client in ``tests/support``.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import struct
 import time
 from collections import deque
 from typing import Any, Final, Self
@@ -99,6 +100,11 @@ class SignallingClient:
             self._socket.sendall(self._websocket.send(CloseConnection(code=1000)))
         except Exception:
             pass  # Closed already, by whichever side.
+        self._socket.close()
+
+    def abort(self) -> None:
+        """End without a goodbye, as a machine that is switched off; the connection is reset."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
     def _expect(self, prefix: str, deadline: float) -> str:

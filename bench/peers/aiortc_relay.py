@@ -2,9 +2,9 @@
 
     python -m bench.peers.aiortc_relay
 
-A program of its own, started by :mod:`bench.peers.aiortc_driver`; it prints the path of its Unix socket. There a line of
-JSON is a request and a line is its answer: ``{"publish": SDP, "id": N}`` or ``{"subscribe": SDP, "from": [N, …]}``, both
-answered with ``{"sdp": SDP}`` or ``{"error": …}``. It ends with its standard input.
+A program of its own, started by :mod:`bench.peers.aiortc_driver`; it prints the path of its Unix socket. There a
+line of JSON is a request and a line is its answer: ``{"publish": SDP, "id": N}`` or ``{"subscribe": SDP, "from":
+[N, …]}``, both answered with ``{"sdp": SDP}`` or ``{"error": …}``. It ends with its standard input.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class JanusDriver:
                     server = stack.enter_context(self._start(cpu))
                     break
                 except JanusError:
-                    # Its transport ends at once where its thread runs before it is called initialised: a race of its own.
+                    # A race of its own: its transport ends at once where its thread runs too early.
                     if attempt == _STARTS - 1:
                         raise
             yield server
