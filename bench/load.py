@@ -79,7 +79,9 @@ class Call:
         """The server's media port."""
         return self.producer.transport.remote.address[1]
 
-    def run(self, seconds: float, shape: Shape, watch: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self, seconds: float, shape: Shape, watch: Callable[[], None] = lambda: None, *, settle: bool = True
+    ) -> None:
         """Send for so long, then wait for the last packets; ``watch`` is called between two turns."""
         count, interval = (PACKETS_PER_FRAME, 1 / FRAMES_PER_SECOND) if shape == "burst" else (1, 1 / EVEN_RATE)
         start = time.monotonic()
@@ -97,7 +99,8 @@ class Call:
                 due += interval
             self._turn(until=due)
             watch()
-        self.settle()
+        if settle:
+            self.settle()
 
     def settle(self) -> None:
         """Read until all has come or nothing more does for a second; 10 s at most."""

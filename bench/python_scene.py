@@ -54,8 +54,11 @@ class PythonScene:
     def receivers(self) -> int:
         return self._case.receivers
 
-    def run(self, seconds: float, watch: Callable[[], None] = lambda: None) -> None:
-        self._call.run(seconds, "even" if self._shape == "even" else "burst", watch)
+    def run(self, seconds: float, watch: Callable[[], None] = lambda: None, *, settle: bool = True) -> None:
+        self._call.run(seconds, "even" if self._shape == "even" else "burst", watch, settle=settle)
+
+    def settle(self) -> None:
+        self._call.settle()
 
     def restart(self) -> None:
         self._call.restart_counts()

@@ -135,8 +135,11 @@ class Scene:
 
     # -- the load
 
-    def run(self, seconds: float, watch: Callable[[], None] = lambda: None) -> None:
-        """Send for so long, then wait for the last packets; ``watch`` is called every few milliseconds."""
+    def run(self, seconds: float, watch: Callable[[], None] = lambda: None, *, settle: bool = True) -> None:
+        """Send for so long, then wait for the last packets; ``watch`` is called every few milliseconds.
+
+        :param settle: False: do not wait; :meth:`settle` does.
+        """
         end = time.monotonic() + seconds
         now = time.monotonic_ns()
         for endpoint in self._sending:  # go on evenly after a pause
@@ -146,7 +149,8 @@ class Scene:
         while time.monotonic() < end:
             self._turn(end)
             watch()
-        self._settle()
+        if settle:
+            self.settle()
 
     def set_rate(self, video: float, *, frames: float = FRAMES_PER_SECOND) -> None:
         """From now on ``video`` packets a second of each sender, in ``frames`` bursts a second."""
@@ -201,7 +205,7 @@ class Scene:
         passed: dict[str, int] = {name: getattr(now, name) - getattr(before, name) for name in _COUNTED}
         return replace(now, **passed)  # type: ignore[arg-type]
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Until nothing has come for 0.3 s; 5 s at most."""
         quiet = give_up = time.monotonic()
         seen = self.delivered

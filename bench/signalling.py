@@ -77,7 +77,7 @@ def connects_and_joins(count: int) -> Iterator[tuple[Cell, ...]]:
 
 
 def set_ups(rooms: int) -> tuple[Cell, ...]:
-    """A participant of a room of four: connect, join, two transports with ICE and DTLS, two producers, six consumers."""
+    """A participant of a room of four: connect, join, two transports with DTLS, two producers, six consumers."""
     case = rooms_of_four(rooms)
     with _server() as peer, ExitStack() as stack:
         scene = Scene(peer, case)
@@ -89,7 +89,7 @@ def _enter(stack: ExitStack, scene: Scene) -> None:
 
 
 def first_packets(count: int) -> tuple[Cell, ...]:
-    """From before createConsumerTransport to the first packet of video, ICE and DTLS included, of one who has joined."""
+    """From before createConsumerTransport to the first packet of video, with ICE and DTLS, of one who has joined."""
     with _server() as peer, Scene(peer, one_to(1)) as scene:
         scene.run(1.0)
         times = [scene.first_packet() for _ in range(count)]

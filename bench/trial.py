@@ -76,11 +76,18 @@ def measure(server: str, peer: Running, case: Case, plan: Plan, clip: Clip | Non
             scene = PythonScene(peer, case, even=plan.even, feedback=plan.feedback, identity=plan.identity)
         stack.enter_context(scene)
         scene.run(plan.warm_up)
-        return _window(server, peer, case, plan, scene, gauge, "Python" if python else "C")
+        return _window(server, peer, case, plan, scene, gauge, "Python" if python else "C", clip is not None)
 
 
 def _window(
-    server: str, peer: Running, case: Case, plan: Plan, scene: Scene | PythonScene, gauge: Gauge | None, generator: str
+    server: str,
+    peer: Running,
+    case: Case,
+    plan: Plan,
+    scene: Scene | PythonScene,
+    gauge: Gauge | None,
+    generator: str,
+    clip: bool,
 ) -> Result:
     pids = peer.pids
     gc.collect()
@@ -92,10 +99,13 @@ def _window(
         before = [CpuTime.read(pid) for pid in pids]
         own, start = time.process_time(), time.monotonic()
         watch.start()
-        scene.run(plan.seconds, watch.poll)
+        delivered = scene.delivered
+        scene.run(plan.seconds, watch.poll, settle=False)
         wall = time.monotonic() - start
         own = time.process_time() - own
         after = [CpuTime.read(pid) for pid in pids]
+        timely = scene.delivered - delivered
+        scene.settle()  # what is late is delivered, but neither its CPU time nor its number is of the window
         totals = scene.totals()
     finally:
         gc.enable()
@@ -104,9 +114,8 @@ def _window(
     user = sum(b.user - a.user for a, b in zip(before, after, strict=True))
     system = sum(b.system - a.system for a, b in zip(before, after, strict=True))
     waited = sum(b.waited - a.waited for a, b in zip(before, after, strict=True))
-    # The run's end is quiet: its windows are cut where the load ended.
-    found = cost(watch.windows[: int(plan.seconds / 0.5)]) if pids else None
-    known = found is not None and out > 0
+    found = cost(watch.windows) if pids else None
+    known = found is not None and timely > 0
     extra = scene.receivers - 1
     return Result(
         server=server,
@@ -115,12 +124,13 @@ def _window(
         seconds=plan.seconds,
         packets_in=totals.sent,
         packets_out=out,
+        packets_timely=timely,
         delivery_ratio=totals.ratio,
         worst_ratio=totals.worst_ratio,
         median=found.median if found is not None else None,
         best=found.best if found is not None else None,
-        user=user * 1e6 / out if known else None,
-        system=system * 1e6 / out if known else None,
+        user=user * 1e6 / timely if known else None,
+        system=system * 1e6 / timely if known else None,
         windows_kept=found.kept if found is not None else 0,
         windows=found.total if found is not None else 0,
         speed=found.speed if found is not None else None,
@@ -138,7 +148,7 @@ def _window(
         recovered=totals.recovered,
         duplicates=totals.duplicates,
         samples=totals.samples,
-        bad_samples=totals.bad_samples,
+        bad_samples=0 if clip else totals.bad_samples,  # real pictures carry no marks
     )
 
 
