@@ -19,7 +19,7 @@ from typing import Final
 
 from bench.cc import NoCompiler, compiled
 from bench.gauge import Gauge, speed_between
-from bench.measure import Cost, Window, cost
+from bench.measure import Cost, Window, cost, sibling_slowdown
 from bench.plots import Plot
 from bench.report import Section, run
 from bench.server_process import split_cpus
@@ -113,6 +113,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     seconds = arguments.floor_seconds or (3.0 if arguments.quick else 8.0)
+    cpus = split_cpus()
     found, remarks = [], []
     try:
         found = [
@@ -122,6 +123,8 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
         ]
     except NoCompiler as error:
         remarks.append(f"skipped: {error}")
+    if cpus is not None:
+        remarks.append(f"The server's core is {sibling_slowdown(cpus):.2f} × slower while the generator's is busy.")
     names = [f"{WAYS[each.way]}, {'AES-128-GCM' if each.encrypted else 'bare'}" for each in found]
     yield Section(
         "floor",

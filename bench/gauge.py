@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from bench.cc import NoCompiler, compiled
@@ -25,7 +24,8 @@ _LEAST_CPU: Final = 0.01  # seconds; less says nothing
 # The same in Python, where no compiler is there: slower rounds, so speeds of the two are not comparable.
 _SPINNER = """
 import mmap, struct, sys, time
-shared = mmap.mmap(open(sys.argv[1], "r+b").fileno(), 4096)
+file = open(sys.argv[1], "r+b")
+shared = mmap.mmap(file.fileno(), 4096)
 rounds = 0
 while True:
     for i in range(2000):
@@ -85,6 +85,4 @@ def _command() -> list[str]:
     try:
         return [str(compiled("gauge.c"))]
     except NoCompiler:
-        script = Path(tempfile.gettempdir()) / f"trio-sfu-gauge-{os.getuid()}.py"
-        script.write_text(_SPINNER, encoding="ascii")
-        return [sys.executable, str(script)]
+        return [sys.executable, "-c", _SPINNER]

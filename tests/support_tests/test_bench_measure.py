@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from bench.floor import FloorPair, parse_output
-from bench.gauge import GaugeReading, speed_between
+from bench.gauge import Gauge, GaugeReading, speed_between
 from bench.limit import search
 from bench.measure import Window, cost, kept
 from bench.plots import Plot
@@ -39,6 +41,17 @@ def test_a_run_without_packets_has_no_cost() -> None:
 def test_a_gauge_that_got_no_time_says_nothing() -> None:
     assert speed_between(GaugeReading(5, 1.0), GaugeReading(6, 1.001)) is None
     assert speed_between(GaugeReading(5, 1.0), GaugeReading(15, 1.5)) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("compiler", ["none", "cc"])
+def test_the_gauge_spins_with_and_without_a_compiler(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CC", compiler)
+    with Gauge(min(os.sched_getaffinity(0))) as gauge:
+        before = gauge.read()
+        deadline = time.monotonic() + 10
+        while gauge.read().rounds <= before.rounds:
+            assert time.monotonic() < deadline
+    assert before.rounds > 0
 
 
 def test_the_floor_reads_what_its_program_prints() -> None:
