@@ -50,8 +50,13 @@ browser:
 check: $(VENV)/.test-installed browser
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(VENV)/.test-installed
-	$(BIN)/python -m bench.forward $(ARGS)
+# What only the benchmark wants (plots, other servers to compare with) is installed here and not by the tests.
+$(VENV)/.bench-installed: $(VENV)/.test-installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/.bench-installed
+	$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) trio_sfu/web/dist trio_sfu/web/node_modules tests/browser/dist

@@ -87,6 +87,7 @@ class DtlsClient:
         self.profile: str | None = None
         self.inbound: pylibsrtp.Session | None = None
         self.outbound: pylibsrtp.Session | None = None
+        self.inbound_master = self.outbound_master = b""  # master key and salt, end to end
         self._remote_fingerprints = tuple(remote_fingerprints)
         self._connection = SSL.Connection(identity.context, None)
         self._connection.set_connect_state()
@@ -179,8 +180,10 @@ class DtlsClient:
         key, salt = profile.key_size, profile.salt_size
         material = bytes(self._connection.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (key + salt)))
         salts = material[2 * key :]
-        self.outbound = _session(profile, material[:key] + salts[:salt], inbound=False)
-        self.inbound = _session(profile, material[key : 2 * key] + salts[salt:], inbound=True)
+        self.outbound_master = material[:key] + salts[:salt]
+        self.inbound_master = material[key : 2 * key] + salts[salt:]
+        self.outbound = _session(profile, self.outbound_master, inbound=False)
+        self.inbound = _session(profile, self.inbound_master, inbound=True)
         self.profile = name
         self.state = "connected"
 

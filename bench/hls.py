@@ -1,6 +1,6 @@
 """What the live stream of a room does for its viewers, and what it costs: real Chromium, the real server and FFmpeg.
 
-    python -m bench.hls [--minutes 10] [--participants 1 2 4]
+    python -m bench.hls [--hls-minutes 10] [--participants 1 2 4]
 
 Everything runs on this machine, on loopback, the server with its default settings. A Markdown table goes to standard
 output. What is measured, of participants who send 320x240 (VP8, 30 pictures a second; 15 for start-up and cost):
@@ -32,9 +32,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final
 
-from bench.forward import machine
 from bench.hls_pages import ASPECT, Pages, chromium, enter, wait
 from bench.hls_stream import Follower, Run, offsets, picture_of, times, wait_for_playlist
+from bench.report import Section, run
 from bench.server_process import CpuTime, resident_memory, running_server
 from trio_sfu.hls.layout import tiles
 from trio_sfu.hls.options import HlsOptions
@@ -205,46 +205,49 @@ def _spread(seconds: Sequence[float]) -> str:
     return f"median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s of {len(seconds)}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    for name, value in machine().items():
-        print(f"{name}: {value}")
-    print(f"load before: {os.getloadavg()[0]:.1f}\n", flush=True)
-    print("| what | measured | target |\n|---|---|---|", flush=True)
-    with running_server(options.server_option) as server, chromium() as browser:
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hls-minutes", type=float, metavar="M", help="of lip-sync; default 0.5, quick 0.2")
+    parser.add_argument("--participants", type=int, nargs="+", metavar="N", help="for the cost; default 1 2 4, quick 2")
+    parser.add_argument("--hls-seconds", type=float, metavar="S", help="of latency; default 30, quick 10")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="of the start-up; default 5, quick 1")
+    parser.add_argument("--rounds", type=int, metavar="N", help="joins and leaves; default 4, quick 1")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure no more than these")
+    parser.add_argument("--hls-server-option", action="append", default=[], metavar="OPTION", help="for the server")
+
+
+def sections(arguments: argparse.Namespace) -> Iterator[Section]:
+    quick = arguments.quick
+    minutes = arguments.hls_minutes or (0.2 if quick else 0.5)
+    participants = arguments.participants or ([2] if quick else [1, 2, 4])
+    seconds = arguments.hls_seconds or (10.0 if quick else 30.0)
+    repetitions = arguments.repetitions or (1 if quick else 5)
+    rounds = arguments.rounds or (1 if quick else 4)
+    rows: list[Row] = []
+    with running_server(arguments.hls_server_option) as server, chromium() as browser:
         pages = Pages(browser, server.url)
         parts: dict[str, Callable[[], Iterator[Row]]] = {
-            "start-up": lambda: start_up(pages, server.url, options.repetitions),
-            "glass-to-glass": lambda: glass_to_glass(pages, options.seconds),
-            "lip-sync": lambda: lip_sync(pages, server.url, options.minutes * 60),
-            "restarts": lambda: restarts(pages, server.url, options.rounds),
-            "cost": lambda: (row for count in options.participants for row in cost(pages, server.pid, count)),
+            "start-up": lambda: start_up(pages, server.url, repetitions),
+            "glass-to-glass": lambda: glass_to_glass(pages, seconds),
+            "lip-sync": lambda: lip_sync(pages, server.url, minutes * 60),
+            "restarts": lambda: restarts(pages, server.url, rounds),
+            "cost": lambda: (row for count in participants for row in cost(pages, server.pid, count)),
         }
-        for name in options.only:
-            for row in parts[name]():
-                print(f"| {row.what} | {row.measured} | {row.target} |", flush=True)
+        for name in arguments.only:
+            rows += parts[name]()
             pages.close_all()
             _wait_quiet(server.pid)
-    print(f"\nload after: {os.getloadavg()[0]:.1f}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.hls", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=0.5, help="how long lip-sync is measured")
-    parser.add_argument("--participants", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="for the cost")
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long latency is measured")
-    parser.add_argument("--repetitions", type=int, default=5, help="of the start-up")
-    parser.add_argument("--rounds", type=int, default=4, help="how often somebody joins and leaves")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure no more than these")
-    parser.add_argument(
-        "--server-option",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="one more argument for the server (repeatable)",
+    yield Section(
+        "hls",
+        "Live streams",
+        "python -m bench.hls",
+        ("what", "measured", "target"),
+        [(row.what, row.measured, row.target) for row in rows],
+        [f"Load after: {os.getloadavg()[0]:.1f}."],
     )
-    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return run("hls", __doc__ or "", options, sections, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The load itself: one producer, N consumers, real ICE, DTLS and SRTP, in one thread on one core.
 
-:class:`Call` owns every socket of one call and is used by :mod:`bench.forward` only.
+:class:`Call` owns every socket of one call and is used by :mod:`bench.python_scene` only.
 """
 
 from __future__ import annotations
@@ -29,12 +29,22 @@ class Call:
 
     :param feedback: whether consumers send receiver reports, transport-wide feedback and NACKs, 10 times
         a second each.
+    :param on_first: called when the first consumer is there.
     """
 
-    def __init__(self, url: str, consumers: int, identity: ClientIdentity, *, feedback: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        consumers: int,
+        identity: ClientIdentity,
+        *,
+        feedback: bool = True,
+        on_first: Callable[[], None] = lambda: None,
+    ) -> None:
         self.counts = Counts()
         self.consumers: list[ConsumerUser] = []
         self._feedback = feedback
+        self._on_first = on_first
         self._arena = ReceiveArena()
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[float], None]] = {}
@@ -69,8 +79,10 @@ class Call:
         """The server's media port."""
         return self.producer.transport.remote.address[1]
 
-    def run(self, seconds: float, shape: Shape) -> None:
-        """Send for so long, then wait for the last packets."""
+    def run(
+        self, seconds: float, shape: Shape, watch: Callable[[], None] = lambda: None, *, settle: bool = True
+    ) -> None:
+        """Send for so long, then wait for the last packets; ``watch`` is called between two turns."""
         count, interval = (PACKETS_PER_FRAME, 1 / FRAMES_PER_SECOND) if shape == "burst" else (1, 1 / EVEN_RATE)
         start = time.monotonic()
         due = start
@@ -86,7 +98,9 @@ class Call:
                 self.producer.send_burst(count, now)
                 due += interval
             self._turn(until=due)
-        self.settle()
+            watch()
+        if settle:
+            self.settle()
 
     def settle(self) -> None:
         """Read until all has come or nothing more does for a second; 10 s at most."""
@@ -142,6 +156,9 @@ class Call:
             self._register(consumer, lambda now, consumer=consumer: consumer.drain(self._arena, now))  # type: ignore[misc]
             consumer.connect()
             self._turn(until=0)
+            if len(self.consumers) == 1:
+                self._wait(lambda: self.consumers[0].transport.state == "connected")
+                self._on_first()
         self._wait(lambda: all(consumer.transport.state == "connected" for consumer in self.consumers))
         for consumer in self.consumers:
             consumer.consume(producer.producer_id, capabilities["rtpCapabilities"])
@@ -205,10 +222,3 @@ class Call:
         while (count := self._arena.receive(self.producer.sock)) > 0:
             for i in range(count):
                 self.producer.receive(self._arena.datagram(i), now)
-
-
-def percentile(sorted_values: list[int], share: float) -> float:
-    """Nearest-rank percentile in ms of sorted nanoseconds; NaN of nothing."""
-    if not sorted_values:
-        return float("nan")
-    return sorted_values[min(len(sorted_values) - 1, int(len(sorted_values) * share))] / 1e6

@@ -102,7 +102,27 @@ def open_connected_socket(address: tuple[str, int], *, receive_buffer: int = 8 <
 
     The caller closes it. Where SO_RCVBUFFORCE is not allowed the queue is what the system grants.
     """
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = _open_socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, receive_buffer)
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_local_socket(*, receive_buffer: int = 8 << 20) -> socket.socket:
+    """The same on a free port of every IPv4 address, not connected yet."""
+    sock = _open_socket(socket.AF_INET, receive_buffer)
+    try:
+        sock.bind(("", 0))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_socket(family: int, receive_buffer: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         try:
@@ -111,7 +131,6 @@ def open_connected_socket(address: tuple[str, int], *, receive_buffer: int = 8 <
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sock.setblocking(False)
-        sock.connect(address)
     except BaseException:
         sock.close()
         raise

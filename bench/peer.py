@@ -76,19 +76,22 @@ class ClientTransport:
 
     :param remote: from the server's reply.
     :param identity: certificate and SRTP offer; may be shared between transports.
+    :param credentials: the local username fragment and password, where the server was told them before.
 
     ``state`` goes ``new`` → ``connecting`` → ``connected``, or to ``failed`` with a sentence in ``failure``,
     or to ``closed``. ``counters`` counts datagrams by kind and everything dropped.
     """
 
-    def __init__(self, remote: RemoteParameters, identity: ClientIdentity) -> None:
+    def __init__(
+        self, remote: RemoteParameters, identity: ClientIdentity, credentials: tuple[str, str] | None = None
+    ) -> None:
         # Given.
         self.remote = remote
         self.identity = identity
+        self.local_username_fragment, self.local_password = credentials or ice_credentials()
         # Owned.
         self.dtls = DtlsClient(identity, remote.fingerprints)
         self.counters = {"stun": 0, "dtls": 0, "rtp": 0, "rtcp": 0, "undecryptable": 0, "unknown": 0}
-        self.local_username_fragment = secrets.token_hex(2)
         self._tie_breaker = secrets.randbits(64)
         self._outgoing: list[bytes] = []
         self._transactions: list[bytes] = []
@@ -224,6 +227,9 @@ class ClientTransport:
         except (ValueError, struct.error):
             self.counters["unknown"] += 1
             return
+        if message.message_class == stun.Class.REQUEST:
+            self._answer(message)
+            return
         answered = message.transaction_id in self._transactions
         if message.message_class != stun.Class.RESPONSE or not answered or not message.check_message_integrity(key):
             return
@@ -232,3 +238,19 @@ class ClientTransport:
             self.ice_connected = True
             self._next_check = now + CONSENT_INTERVAL
             self.dtls.start(now)
+
+    def _answer(self, request: stun.Message) -> None:
+        """A full agent's own check (RFC 8445, section 7.3); an ICE-lite server sends none."""
+        key = self.local_password.encode("ascii")
+        if request.message_method != stun.Method.BINDING or not request.check_message_integrity(key):
+            self.counters["unknown"] += 1
+            return
+        response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id=request.transaction_id)
+        response.attributes["XOR-MAPPED-ADDRESS"] = self.remote.address
+        response.add_message_integrity(key)
+        self._outgoing.append(bytes(response))
+
+
+def ice_credentials() -> tuple[str, str]:
+    """A fresh username fragment and password (RFC 8445, section 5.3)."""
+    return secrets.token_hex(2), secrets.token_hex(12)

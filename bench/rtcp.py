@@ -1,7 +1,7 @@
 """The little RTCP that a light client speaks: reports, feedback, and reading requests of the server.
 
-Written apart from ``trio_sfu.wire.rtcp`` so that the two check each other. Called by :mod:`bench.users` and
-``tests/support/media_client.py``.
+Written apart from ``trio_sfu.wire.rtcp`` so that the two check each other. Called by :mod:`bench.users`,
+:mod:`bench.endpoint` and ``tests/support/media_client.py``.
 """
 
 from __future__ import annotations
@@ -108,6 +108,28 @@ def receiver_report(
         0,
         lsr,
         dlsr,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A report block; ``highest_sequence`` is the extended number (RFC 3550, section 6.4.1)."""
+
+    media_ssrc: int
+    highest_sequence: int
+    lost: int = 0
+    lsr: int = 0
+    dlsr: int = 0
+
+
+def receiver_reports(sender_ssrc: int, blocks: Sequence[Block]) -> bytes:
+    """RFC 3550, section 6.4.2, with up to 31 report blocks."""
+    head = struct.pack("!BBHI", 0x80 | len(blocks), RECEIVER_REPORT, 1 + 6 * len(blocks), sender_ssrc)
+    return head + b"".join(
+        struct.pack(
+            "!IIIIII", block.media_ssrc, block.lost, block.highest_sequence & 0xFFFFFFFF, 0, block.lsr, block.dlsr
+        )
+        for block in blocks
     )
 
 

@@ -1,6 +1,6 @@
 """The server under measurement: a process of its own, on a CPU of its own, and what it costs.
 
-Used by :mod:`bench.forward`.
+Used by every part of the benchmark that starts the server.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class CpuTime:
 
 
 def _waited(pid: int) -> float:
-    return sum(waited for _, waited in _schedstats(pid)) / 1e9
+    return sum(waited for _, waited in thread_times(pid)) / 1e9
 
 
-def _schedstats(pid: int) -> Iterator[tuple[int, int]]:
+def thread_times(pid: int) -> Iterator[tuple[int, int]]:
     """For each thread, in ns: time on the CPU, and time waiting on a run queue (the kernel's sched-stats)."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
@@ -55,40 +55,6 @@ def _schedstats(pid: int) -> Iterator[tuple[int, int]]:
             yield int(run), int(waited)
         except (OSError, ValueError):
             continue
-
-
-class CpuWindows:
-    """CPU seconds of one process in each whole second of a block, by the scheduler's nanosecond clock.
-
-    The seconds differ by what else the machine's cores do, which on a shared host shows nowhere else: the median is
-    what to expect there, the least is what the program costs.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self.seconds: list[float] = []
-
-    def __enter__(self) -> CpuWindows:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        due = time.monotonic() + 1.0
-        before = self._read()
-        while not self._over.wait(max(0.0, due - time.monotonic())):
-            now = self._read()
-            self.seconds.append(now - before)
-            before = now
-            due += 1.0
-
-    def _read(self) -> float:
-        return sum(run for run, _ in _schedstats(self._pid)) / 1e9
 
 
 def resident_memory(pid: int) -> int:
@@ -105,23 +71,6 @@ def split_cpus() -> tuple[int, int] | None:
     return (cpus[-1], cpus[0]) if len(cpus) > 1 else None
 
 
-@contextmanager
-def kept_awake(cpu: int) -> Iterator[None]:
-    """Keep a CPU from sleeping between bursts: a spinner that runs only when nothing else wants it (SCHED_IDLE).
-
-    Falling asleep and waking up are charged to whoever is woken, which on a lightly loaded machine is the server;
-    on a busy one, where the figures matter, no core sleeps.
-    """
-    spinner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        os.sched_setscheduler(spinner.pid, os.SCHED_IDLE, os.sched_param(0))
-        os.sched_setaffinity(spinner.pid, {cpu})
-        yield
-    finally:
-        spinner.kill()
-        spinner.wait()
-
-
 @dataclass(frozen=True, slots=True)
 class RunningServer:
     url: str
@@ -129,12 +78,16 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(arguments: Sequence[str] = (), *, cpu: int | None = None) -> Iterator[RunningServer]:
+def running_server(
+    arguments: Sequence[str] = (), *, cpu: int | None = None, module: Sequence[str] = ("trio_sfu",)
+) -> Iterator[RunningServer]:
     """Start ``python -m trio_sfu`` on free ports of 127.0.0.1; SIGTERM, then SIGKILL after 5 s, ends it.
+
+    :param module: what to run in its place, with arguments before the server's.
 
     Its output is always read on; the last 50 lines are kept for the error message. Raises ServerStartError.
     """
-    command = [sys.executable, "-m", "trio_sfu", "--host", "127.0.0.1", "--port", "0", "--media-port", "0"]
+    command = [sys.executable, "-m", *module, "--host", "127.0.0.1", "--port", "0", "--media-port", "0"]
     everywhere = os.sched_getaffinity(0)
     if cpu is not None:
         os.sched_setaffinity(0, {cpu})  # The child inherits it, its threads too.

@@ -1,162 +1,163 @@
-"""A small synchronous Socket.IO client over one WebSocket, for the load generator.
+"""What signalling costs: connects, joins, whole set-ups, the first packet, and participants who do nothing.
 
-Owned by :mod:`bench.users`: requests block while calls are set up; afterwards ``fileno`` goes into the
-generator's epoll and ``read_waiting`` answers the server's heartbeats. Tests have their own trio client in
-``tests/support``.
+    python -m bench.signalling
+
+One client on a core of its own does one thing after the other, so a rate is that of one client; the server's CPU time
+for each says how many a core could serve.
 """
 
 from __future__ import annotations
 
-import json
-import socket
+import argparse
+import resource
+import statistics
+import sys
 import time
-from collections import deque
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
 
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
+from bench.cases import MOST_IN_A_ROOM, Case, one_to, rooms_of_four
+from bench.cc import NoCompiler
+from bench.gauge import Gauge
+from bench.peers import Running
+from bench.peers.trio_sfu_driver import TrioSfuDriver, TrioSfuServer
+from bench.plots import Plot
+from bench.report import Cell, Section, run
+from bench.scene import Scene
+from bench.server_process import CpuTime, split_cpus
+from bench.signalling_client import SignallingClient
+from bench.trial import memory_of, pinned
 
-_TIMEOUT: Final = 10.0
-
-
-class SignallingError(Exception):
-    """The server refused, closed, or did not answer within ten seconds."""
+_SETTLED: Final = 1.0  # seconds until what is set up is quiet
 
 
-class SignallingClient:
-    """One user: connects in the constructor, ``close`` or the ``with`` statement ends it.
+def _cpu(peer: Running) -> float:
+    return sum(time.user + time.system for time in map(CpuTime.read, peer.pids))
 
-    ``events`` keeps the last 256 events as (name, arguments).
-    """
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or parts.hostname is None:
-            raise SignallingError(f"only http:// URLs are spoken here, not {url}")
-        self.events: deque[tuple[str, list[Any]]] = deque(maxlen=256)
-        self.sid = ""
-        self._acks: dict[int, Any] = {}
-        self._next_ack = 0
-        self._text = ""
-        self._messages: deque[str] = deque()
-        self._websocket = WSConnection(ConnectionType.CLIENT)
-        self._socket = socket.create_connection((parts.hostname, parts.port or 80), timeout=_TIMEOUT)
+@contextmanager
+def _server() -> Iterator[TrioSfuServer]:
+    """A fresh server, the generator pinned away from it."""
+    cpus = split_cpus()
+    with ExitStack() as stack:
+        peer = stack.enter_context(TrioSfuDriver().start(cpus[0] if cpus else None))
+        assert isinstance(peer, TrioSfuServer)
+        if cpus is not None:
+            stack.enter_context(Gauge(cpus[0]))
+        stack.enter_context(pinned(cpus[1] if cpus is not None else None))
+        yield peer
+
+
+def _timed(peer: Running, count: int, what: str, do: Callable[[], None]) -> tuple[Cell, ...]:
+    before, began = _cpu(peer), time.monotonic()
+    do()
+    took, cpu = time.monotonic() - began, _cpu(peer) - before
+    return what, f"{count / took:.0f} a second", f"{cpu * 1000 / count:.2f} ms"
+
+
+def connects_and_joins(count: int) -> Iterator[tuple[Cell, ...]]:
+    """WebSocket, Engine.IO and Socket.IO; then joinRoom, ten to a room."""
+    with _server() as peer:
+        clients: list[SignallingClient] = []
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            request = Request(host=parts.netloc, target="/socket.io/?EIO=4&transport=websocket")
-            self._socket.sendall(self._websocket.send(request))
-            deadline = time.monotonic() + _TIMEOUT
-            self._expect("0", deadline)
-            self._send("40")
-            self.sid = json.loads(self._expect("40", deadline)[2:])["sid"]
-        except BaseException:
-            self._socket.close()
-            raise
+            yield _timed(
+                peer, count, "connect", lambda: clients.extend(SignallingClient(peer.url) for _ in range(count))
+            )
 
-    def __enter__(self) -> Self:
-        return self
+            def join() -> None:
+                for index, client in enumerate(clients):
+                    event = "joinRoom" if index % 10 else "createRoom"
+                    client.request(event, {"roomId": f"join{index // 10}"})
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+            yield _timed(peer, count, "join, 10 to a room", join)
+        finally:
+            for client in clients:
+                client.close()
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
-    def request(self, event: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Send one request and wait for its ack. Raises SignallingError on an error ack."""
-        number = self._next_ack
-        self._next_ack += 1
-        self._send(f"42{number}{json.dumps([event, payload])}")
-        deadline = time.monotonic() + _TIMEOUT
-        while number not in self._acks:
-            self._receive(deadline)
-        reply = self._acks.pop(number)[0]
-        if not isinstance(reply, dict) or "error" in reply:
-            raise SignallingError(f"{event}: {reply}")
-        return reply
+def set_ups(rooms: int) -> tuple[Cell, ...]:
+    """A participant of a room of four: connect, join, two transports with DTLS, two producers, six consumers."""
+    case = rooms_of_four(rooms)
+    with _server() as peer, ExitStack() as stack:
+        scene = Scene(peer, case)
+        return _timed(peer, 4 * rooms, "full set-up, rooms of 4", lambda: _enter(stack, scene))
 
-    def read_waiting(self) -> None:
-        """Take what has arrived, without blocking, and answer pings. Raises SignallingError when closed."""
-        try:
-            data = self._socket.recv(1 << 16, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        self._feed(data)
-        while self._messages:
-            self._handle(self._messages.popleft())
 
-    def close(self) -> None:
-        try:
-            self._socket.sendall(self._websocket.send(CloseConnection(code=1000)))
-        except Exception:
-            pass  # Closed already, by whichever side.
-        self._socket.close()
+def _enter(stack: ExitStack, scene: Scene) -> None:
+    stack.enter_context(scene)
 
-    def _expect(self, prefix: str, deadline: float) -> str:
-        while True:
-            while self._messages:
-                message = self._messages.popleft()
-                if message.startswith(prefix):
-                    return message
-                self._handle(message)
-            self._receive(deadline, handle=False)
 
-    def _receive(self, deadline: float, *, handle: bool = True) -> None:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise SignallingError("the server did not answer in time")
-        self._socket.settimeout(left)
-        try:
-            data = self._socket.recv(1 << 16)
-        except TimeoutError:
-            raise SignallingError("the server did not answer in time") from None
-        self._feed(data)
-        while handle and self._messages:
-            self._handle(self._messages.popleft())
+def first_packets(count: int) -> tuple[Cell, ...]:
+    """From before createConsumerTransport to the first packet of video, with ICE and DTLS, of one who has joined."""
+    with _server() as peer, Scene(peer, one_to(1)) as scene:
+        scene.run(1.0)
+        times = [scene.first_packet() for _ in range(count)]
+    times.sort()
+    median = statistics.median(times) * 1000
+    return "createConsumerTransport to first packet", f"median {median:.0f} ms, worst {times[-1] * 1000:.0f} ms", None
 
-    def _feed(self, data: bytes) -> None:
-        if not data:
-            raise SignallingError("the server closed the connection")
-        self._websocket.receive_data(data)
-        for event in self._websocket.events():
-            self._take(event)
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, TextMessage):
-            self._text += event.data
-            if event.message_finished:
-                self._messages.append(self._text)
-                self._text = ""
-        elif isinstance(event, Ping):
-            self._socket.sendall(self._websocket.send(event.response()))
-        elif isinstance(event, RejectConnection):
-            raise SignallingError(f"the server refused the WebSocket with status {event.status_code}")
-        elif isinstance(event, CloseConnection):
-            raise SignallingError(f"the server closed the WebSocket: {event.code} {event.reason or ''}")
-        elif not isinstance(event, AcceptConnection):
-            return
+def idle(count: int, seconds: float) -> tuple[Cell, ...]:
+    """Participants with a connected transport and nothing to receive: heartbeats and consent checks only."""
+    rooms = -(-count // 100)
+    case = Case(f"{count} idle", rooms, 0, min(count // rooms, MOST_IN_A_ROOM), 0.0, 0.0)
+    with _server() as peer:
+        empty = memory_of(peer.pids)
+        with Scene(peer, case) as scene:
+            scene.run(_SETTLED)
+            before = _cpu(peer)
+            scene.run(seconds)
+            share = (_cpu(peer) - before) / seconds
+            grown = memory_of(peer.pids) - empty
+    total = case.rooms * case.receivers
+    text = f"{share:.1%} of a core, {grown / (1 << 20):.0f} MiB ({grown / 1024 / total:.0f} KiB each)"
+    return f"{total} idle participants, a transport each", text, None
 
-    def _handle(self, message: str) -> None:
-        if message.startswith("2"):
-            self._send("3" + message[1:])
-        elif message.startswith("42"):
-            name, *arguments = json.loads(message[message.index("[") :])
-            self.events.append((name, arguments))
-        elif message.startswith("43"):
-            bracket = message.index("[")
-            self._acks[int(message[2:bracket])] = json.loads(message[bracket:])
-        elif message.startswith(("1", "41", "44")):
-            raise SignallingError(f"the server ended the session: {message[:200]}")
 
-    def _send(self, message: str) -> None:
-        self._socket.settimeout(_TIMEOUT)
-        self._socket.sendall(self._websocket.send(TextMessage(message)))
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clients", type=int, metavar="N", help="who connect and join; default 500, quick 100")
+    parser.add_argument("--idle", type=int, metavar="N", help="idle participants; default 1000, quick 200")
+
+
+def sections(arguments: argparse.Namespace) -> Iterator[Section]:
+    quick = arguments.quick
+    idlers = arguments.idle or (200 if quick else 1000)
+    _allow_files(4 * idlers)
+    rows: list[tuple[Cell, ...]] = [*connects_and_joins(arguments.clients or (100 if quick else 500))]
+    said = ["CPU a piece is the server's; the rate is one client's, who waits for each answer."]
+    try:
+        rows += [set_ups(5 if quick else 25), first_packets(5 if quick else 30), idle(idlers, 5.0 if quick else 20.0)]
+    except NoCompiler as error:
+        said.append(f"the rest was skipped: {error}")
+    yield Section(
+        "signalling",
+        "Signalling",
+        "python -m bench.signalling",
+        ("what", "measured", "server CPU a piece"),
+        rows,
+        said,
+        [
+            Plot(
+                "Server CPU of signalling",
+                "ms a piece",
+                bars={str(row[0]): float(str(row[2]).split()[0]) for row in rows if row[2] is not None},
+            )
+        ],
+    )
+
+
+def _allow_files(count: int) -> None:
+    """Raise the soft limit of open files as far as that is allowed; servers started from now on inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return run("signalling", __doc__ or "", options, sections, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

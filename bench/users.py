@@ -20,7 +20,7 @@ from bench.dtls import ClientIdentity
 from bench.mmsg import SLOT, ReceiveArena, open_connected_socket
 from bench.peer import ClientTransport, RemoteParameters
 from bench.rtp import TRANSPORT_CC_URI, PacketSource, RtpError, StreamFormat, TransportSequence, parse_rtp
-from bench.signalling import SignallingClient
+from bench.signalling_client import SignallingClient
 
 PACKETS_PER_FRAME: Final = 33
 SAMPLE_EVERY: Final = 50  # Coprime to 33: every place in a burst is sampled as often as any other.

@@ -1,0 +1,53 @@
+"""The whole benchmark: every part, one after the other, into one file.
+
+    python -m bench --quick --out results.md
+
+Each part also runs by itself: ``python -m bench.PART --help``. A part that fails, or lacks something, says so in its
+place and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from bench.report import Section, shared_options, write
+
+PARTS: Final = {
+    "floor": "floor",
+    "forward": "forward",
+    "stages": "stages",
+    "peers": "peers_run",
+    "signalling": "signalling",
+    "hls": "hls",
+    "churn": "churn",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").splitlines()[0])
+    shared_options(parser)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="no more than these")
+    parsed = parser.parse_args(arguments)
+    write(_sections(parsed), parsed.out)
+    return 0
+
+
+def _sections(parsed: argparse.Namespace) -> Iterator[Section]:
+    for name in parsed.parts:
+        try:
+            part = importlib.import_module(f"bench.{PARTS[name]}")
+            own = argparse.ArgumentParser()
+            part.options(own)
+            values = own.parse_args([])
+            values.quick, values.out = parsed.quick, parsed.out
+            yield from part.sections(values)
+        except Exception as error:
+            yield Section(name, name, f"python -m bench.{name}", (), (), [f"failed or skipped: {error!r}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
