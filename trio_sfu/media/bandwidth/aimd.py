@@ -83,6 +83,11 @@ class AimdController:
         self.bitrate = min(max(bitrate, LEAST_BITRATE), MOST_BITRATE)
         self._updated_at = now
 
+    def raise_to(self, bitrate: float, now: float) -> None:
+        """The path carries ``bitrate``, and does so easily."""
+        if self.bitrate < bitrate:
+            self.set_bitrate(bitrate, now)
+
     def update(self, usage: Usage, acknowledged: float | None, now: float, *, busy: float | None = None) -> bool:
         """One verdict of the detector. Returns whether the estimate has fallen.
 

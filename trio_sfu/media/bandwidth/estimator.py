@@ -178,6 +178,9 @@ class BandwidthEstimator:
             # It grows too slowly for the detector, or drains: hold, and let nothing stand that is very long.
             usage = "overuse" if waiting > _STANDING_QUEUE_SECONDS else "underuse"
         fallen = self._aimd.update(usage, acknowledged, now, busy=self._delay.busy_bitrate)
+        if usage == "normal" and waiting < _SHORT_QUEUE_SECONDS and acknowledged is not None:
+            # What arrives without a queue is carried: much more may be sent than the estimate was, at the start.
+            self._aimd.raise_to(acknowledged, now)
         # A probe that was too much may lose packets, which says nothing of the media beside it. The queue that it
         # leaves is a queue all the same; the busy link's rate is then what holds the estimate.
         probing = self._probes.disturbs(now)
