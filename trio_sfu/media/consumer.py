@@ -181,6 +181,7 @@ class Consumer:
         """Go on, with a keyframe."""
         if self.paused:
             self.paused = False
+            self.producer.tell_wanted(self._session.now())
             self.restart(self._session.now())
 
     def restart(self, now: float) -> None:
@@ -349,6 +350,7 @@ class Consumer:
             return None
         self.preferred = layers
         self.producer.choose_for(self, self._session.now())
+        self.producer.tell_wanted(self._session.now())
         top = self.producer.top
         temporal = max([top.temporal, *(stream.top.temporal for stream in self.producer.streams.values())])
         return Layers(min(layers.spatial, top.spatial), min(layers.temporal, temporal))
@@ -634,7 +636,7 @@ class Consumer:
         """To be called once a second or two, after the producer's."""
         if not self.active or self.stream is None or self._last_sent is None:
             return
-        self.score.update(self.packets, max(0, self.packets_lost) + self.repaired, self.repaired, self.retransmitted)
+        self.score.update(self.packets, max(0, self.packets_lost), self.repaired, self.retransmitted)
         scores = (self.score.value, self.stream.score.value)
         if scores != self._told_scores:
             self._told_scores = scores

@@ -366,10 +366,8 @@ class IncomingStream:
 
     def update_score(self) -> bool:
         """Whether the score is another one now; to be called once a second."""
-        reception = self.reception
-        return self.score.update(
-            self.packets, max(0, reception.packets_lost) + self.repaired, self.repaired, self.retransmitted
-        )
+        lost = max(0, self.reception.packets_lost)
+        return self.score.update(self.packets - self.repaired, lost, self.repaired, self.retransmitted)
 
     def report(self, now: float) -> ReportBlock | None:
         """The block for our next receiver report, where anything has been received."""
