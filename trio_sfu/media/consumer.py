@@ -77,7 +77,7 @@ class Consumer:
         self._stamp: Final = _stamp(self.ssrc, rtp_parameters.mid, ids)
         self.counted: Final = self._stamp.counts == 1
         """Whether its packets have transport-wide sequence numbers."""
-        self._on_sent = session.on_sent_of(self)
+        self._on_sent: Final = session.on_sent_of(self)
         self._needs_keyframe: Final = producer.has_keyframes
         # Owned
         self.on_layers_change: Callable[[Layers | None], None] | None = None
@@ -148,6 +148,11 @@ class Consumer:
     def repaired(self) -> int:
         """How many packets have been sent again for the first time."""
         return self._retransmitter.repaired if self._retransmitter is not None else 0
+
+    @property
+    def reports(self) -> bool:
+        """Whether what it sends is known to the transport's bandwidth estimate, so that probes may be made of it."""
+        return self._on_sent is not None
 
     @property
     def producer_paused(self) -> bool:
@@ -397,10 +402,9 @@ class Consumer:
                 layers = Layers(spatial, current.temporal)
             elif self.target.is_live(now):
                 return  # on its way to another layer, which is told when it is there
-        if layers != self._told:
+        if layers != self._told and self.on_layers_change is not None:
             self._told = layers
-            if self.on_layers_change is not None:
-                self.on_layers_change(layers)
+            self.on_layers_change(layers)
 
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
@@ -434,7 +438,7 @@ class Consumer:
     def forward(self, view: LayerView, batch: Batch, now: float) -> None:
         """Send the packets of ``batch`` that came by ``view``."""
         sink = self._session.sink
-        if sink is None or self.paused:
+        if sink is None or self.paused or self.limit is None:
             return
         if view is not self._view or not self._synchronised or self._entering:
             begun = self._begin_with(view, batch, now)

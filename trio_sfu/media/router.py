@@ -131,6 +131,7 @@ class Router:
         )
         session.add_consumer(consumer)
         producer.consumers[consumer.id] = consumer
+        session.allocate()
         producer.choose_for(consumer, session.now())
         producer.tell_wanted(session.now())
         return consumer
