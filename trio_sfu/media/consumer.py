@@ -16,7 +16,7 @@ from trio_sfu.media.capabilities import (
 from trio_sfu.media.frame_mark import EVERYTHING, FrameIds, Layers
 from trio_sfu.media.layer_view import LayerView, may_cross, next_step
 from trio_sfu.media.layers import step_at_switch
-from trio_sfu.media.packet import Batch, Layout, Packet, Stamp, shift_ids, shifted
+from trio_sfu.media.packet import Batch, Packet, Stamp, shift_ids, shifted
 from trio_sfu.media.parameters import MediaKind, RtpParameters
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.retransmitter import Retransmitter, Stretch
@@ -77,7 +77,7 @@ class Consumer:
         self._stamp: Final = _stamp(self.ssrc, rtp_parameters.mid, ids)
         self.counted: Final = self._stamp.counts == 1
         """Whether its packets have transport-wide sequence numbers."""
-        self._on_sent = session.on_sent_of(self)
+        self._on_sent: Final = session.on_sent_of(self)
         self._needs_keyframe: Final = producer.has_keyframes
         # Owned
         self.on_layers_change: Callable[[Layers | None], None] | None = None
@@ -96,7 +96,8 @@ class Consumer:
         self._view: LayerView | None = None  # of the stream
         self._next_view: LayerView | None = None  # of the target, where that is another one
         self._cross_by: float | None = None  # there while it is to go over to other layers of the stream
-        self._entering = False  # it has gone over, and nothing has come since
+        # It has gone over to another view of its stream with this number and picture id, and nothing has come since.
+        self._entry: tuple[int, int | None] | None = None
         self._synchronised = False
         self._same_clock = False
         self._started = 0.0
@@ -150,6 +151,11 @@ class Consumer:
         return self._retransmitter.repaired if self._retransmitter is not None else 0
 
     @property
+    def reports(self) -> bool:
+        """Whether what it sends is known to the transport's bandwidth estimate, so that probes may be made of it."""
+        return self._on_sent is not None
+
+    @property
     def producer_paused(self) -> bool:
         """Whether the producer is paused."""
         return self.producer.paused
@@ -181,6 +187,7 @@ class Consumer:
         """Go on, with a keyframe."""
         if self.paused:
             self.paused = False
+            self.producer.tell_wanted(self._session.now())
             self.restart(self._session.now())
 
     def restart(self, now: float) -> None:
@@ -265,10 +272,10 @@ class Consumer:
 
     def _move_to(self, view: LayerView) -> None:
         """Get the packets of ``view`` instead of those of the one before."""
-        if self._view is not None and self._view is not view:
-            _give_up(self._view, self)
-        self._view = view
+        before, self._view = self._view, view
         view.attach(self)
+        if before is not None and before is not view:
+            _give_up(before, self)
 
     def _drop_next_view(self) -> None:
         if self._next_view is not None:
@@ -318,15 +325,19 @@ class Consumer:
             return False
         return (complete or packet.keyframe or now >= self._cross_by) and may_cross(packet, *step)
 
-    def cross(self, now: float) -> None:
-        """Go over: what comes from now on comes by another view."""
+    def cross(self, packet: Packet, now: float) -> None:
+        """Go over: ``packet`` and what comes after it comes by another view."""
         step, stream = self._step(), self.stream
         assert step is not None
         assert stream is not None
-        self._move_to(stream.view(step[1], from_now=True))
-        self._entering = True
-        self._cross_by = now + _CROSS_SECONDS
-        self._start_crossing(stream, now)  # to what is left of the way
+        view = stream.view(step[1], from_now=True)
+        self._entry = view.entry(packet)
+        self._move_to(view)
+        self._cross_by = None
+        if self._step() is None:
+            stream.stop_crossing(self)
+        else:
+            self._start_crossing(stream, now)
         self.tell_layers(now)
 
     def hasten(self, now: float) -> None:
@@ -347,6 +358,7 @@ class Consumer:
             return None
         self.preferred = layers
         self.producer.choose_for(self, self._session.now())
+        self.producer.tell_wanted(self._session.now())
         top = self.producer.top
         temporal = max([top.temporal, *(stream.top.temporal for stream in self.producer.streams.values())])
         return Layers(min(layers.spatial, top.spatial), min(layers.temporal, temporal))
@@ -393,10 +405,9 @@ class Consumer:
                 layers = Layers(spatial, current.temporal)
             elif self.target.is_live(now):
                 return  # on its way to another layer, which is told when it is there
-        if layers != self._told:
+        if layers != self._told and self.on_layers_change is not None:
             self._told = layers
-            if self.on_layers_change is not None:
-                self.on_layers_change(layers)
+            self.on_layers_change(layers)
 
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
@@ -430,9 +441,9 @@ class Consumer:
     def forward(self, view: LayerView, batch: Batch, now: float) -> None:
         """Send the packets of ``batch`` that came by ``view``."""
         sink = self._session.sink
-        if sink is None or self.paused:
+        if sink is None or self.paused or self.limit is None:
             return
-        if view is not self._view or not self._synchronised or self._entering:
+        if view is not self._view or not self._synchronised or self._entry is not None:
             begun = self._begin_with(view, batch, now)
             if begun is None:
                 return
@@ -455,8 +466,8 @@ class Consumer:
             now=now,
         )
         newest = batch.newest
-        if newest.mark is not None:
-            self._number_pictures(sink.arena, start, layout, batch)
+        if self._picture_offset or self._tl0_offset:
+            shift_ids(sink.arena, start, layout, batch.packets, self._picture_offset, self._tl0_offset)
         sink.send_rtp(start, batch.sizes, batch.runs)
         if self._on_sent is not None:
             self._on_sent(first_sequence + 1 & 0xFFFF, batch.octets, len(batch.packets), now)
@@ -467,21 +478,15 @@ class Consumer:
         if step < 0x8000:
             self._last_number += step
             self._last_timestamp = newest.timestamp + self._timestamp_offset & 0xFFFFFFFF
+            if newest.mark is not None and newest.mark.ids is not None:
+                self._last_ids = shifted(newest.mark.ids, self._picture_offset, self._tl0_offset)
         self._last_sent = now
-
-    def _number_pictures(self, arena: memoryview, start: int, layout: Layout, batch: Batch) -> None:
-        """Go on with the picture ids of what has been sent before, where that was of another stream or view."""
-        if self._picture_offset or self._tl0_offset:
-            shift_ids(arena, start, layout, batch.packets, self._picture_offset, self._tl0_offset)
-        mark = batch.newest.mark
-        if mark is not None and mark.ids is not None:
-            self._last_ids = shifted(mark.ids, self._picture_offset, self._tl0_offset)
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
         """Where the consumer can begin, or go over to another stream, within ``batch``: the rest of it."""
-        if view is self._view and self._synchronised and self._entering:
-            self._entering = False
-            self._begin_stretch(view, batch.packets[0], new_picture=view.closes_picture_ids)
+        if view is self._view and self._synchronised and self._entry is not None:
+            number, picture_id = self._entry
+            self._begin_stretch(view, number, picture_id if view.closes_picture_ids else None)
             return batch
         if view is not (self._next_view or self._view) or now < self._begin_at:
             return None
@@ -498,27 +503,27 @@ class Consumer:
         knew_clock = self._same_clock
         self.stream = stream
         self._synchronised = self._same_clock = True
-        self._entering = False
         if self._repeats == 0:
             self._began_at = now
         first = batch.packets[index]
         if self._last_sent is not None and not (before is stream and knew_clock):
             self._go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
-        self._begin_stretch(view, first, new_picture=True)
+        ids = first.mark.ids if first.mark is not None else None
+        if ids is not None and self._last_ids is not None and first.keyframe:
+            self._tl0_offset = self._last_ids.tl0_pic_idx + 1 - ids.tl0_pic_idx & 0xFF
+        self._begin_stretch(view, first.sequence_number, ids.picture_id if ids is not None else None)
         self.tell_layers(now)
         if self._step() is not None:
             self._start_crossing(stream, now)
         return batch.after(index)
 
-    def _begin_stretch(self, view: LayerView, first: Packet, *, new_picture: bool) -> None:
-        """Let ``first`` of ``view`` be the next packet; with ``new_picture`` its picture ids follow the last ones."""
-        self._floor = first.sequence_number
-        self._sequence_offset = self._last_number + 1 - first.sequence_number & 0xFFFF
-        ids = first.mark.ids if first.mark is not None else None
-        if new_picture and ids is not None and self._last_ids is not None:
-            self._picture_offset = self._last_ids.picture_id + 1 - ids.picture_id & 0x7FFF
-            if first.keyframe:
-                self._tl0_offset = self._last_ids.tl0_pic_idx + 1 - ids.tl0_pic_idx & 0xFF
+    def _begin_stretch(self, view: LayerView, number: int, picture_id: int | None) -> None:
+        """Let the packet ``number`` of ``view`` be the next one, and the picture of that id, where it is given."""
+        self._entry = None
+        self._floor = number
+        self._sequence_offset = self._last_number + 1 - number & 0xFFFF
+        if picture_id is not None and self._last_ids is not None:
+            self._picture_offset = self._last_ids.picture_id + 1 - picture_id & 0x7FFF
         if self._retransmitter is not None:
             self._retransmitter.begin_stretch(
                 Stretch(
@@ -632,7 +637,7 @@ class Consumer:
         """To be called once a second or two, after the producer's."""
         if not self.active or self.stream is None or self._last_sent is None:
             return
-        self.score.update(self.packets, max(0, self.packets_lost) + self.repaired, self.repaired, self.retransmitted)
+        self.score.update(self.packets, max(0, self.packets_lost), self.repaired, self.retransmitted)
         scores = (self.score.value, self.stream.score.value)
         if scores != self._told_scores:
             self._told_scores = scores

@@ -132,6 +132,7 @@ class IncomingStream:
         self._views: list[LayerView] = [self._whole]
         self._crossing: tuple[Consumer, ...] = ()
         self._newest = 0
+        self._forwarded = -1  # the newest of the batches before this one
         self._restart_number = -1  # the successor of a packet that was out of range
         self._pending: list[Packet] = []
 
@@ -297,26 +298,36 @@ class IncomingStream:
         if not forward:
             for view in self._views[1:]:
                 view.restart()  # what it would have to know of the numbers is missing afterwards
-        if not pending or not forward:
-            return
-        if self._crossing:
-            self._forward_crossing(pending, now)
-        elif self.watched:
-            self._forward(Batch(pending), now)
+        if pending and forward:
+            if self._crossing:
+                self._forward_crossing(pending, now)
+            elif self.watched or len(self._views) > 1:
+                self._forward(Batch(pending), now)
+        self._forwarded = self._newest
 
     def _forward(self, batch: Batch, now: float) -> None:
         for view in self._views:
             if view.consumers:
                 view.forward(batch, now)
+            elif not view.is_whole:
+                view.take_late(batch.packets)
 
     def _forward_crossing(self, packets: list[Packet], now: float) -> None:
         """Cut the batch where consumers go over to other views, so that each gets what is before from the old one.
 
-        They do so where nothing from before is missing, since its numbers would not be theirs any more; after some
-        time all the same, see :meth:`Consumer.crosses`.
+        They do so with a packet that follows on the one before it and comes before all others, where nothing from
+        before is missing, since it would have to be asked for; after some time all the same, see
+        :meth:`Consumer.crosses`.
         """
         begin = 0
+        newest = self._forwarded
         for index, packet in enumerate(packets):
+            number = packet.sequence_number
+            follows = number == newest + 1 & 0xFFFF
+            if number - newest & 0xFFFF < 0x8000:
+                newest = number
+            if not follows or any(each.sequence_number - number & 0xFFFF >= 0x8000 for each in packets[index + 1 :]):
+                continue
             going = [
                 consumer for consumer in self._crossing if consumer.crosses(packet, now, complete=self._is_complete)
             ]
@@ -325,7 +336,7 @@ class IncomingStream:
                     self._forward(Batch(packets[begin:index]), now)
                     begin = index
                 for consumer in going:
-                    consumer.cross(now)
+                    consumer.cross(packet, now)
         self._forward(Batch(packets[begin:]), now)
 
     @property
@@ -366,10 +377,8 @@ class IncomingStream:
 
     def update_score(self) -> bool:
         """Whether the score is another one now; to be called once a second."""
-        reception = self.reception
-        return self.score.update(
-            self.packets, max(0, reception.packets_lost) + self.repaired, self.repaired, self.retransmitted
-        )
+        lost = max(0, self.reception.packets_lost)
+        return self.score.update(self.packets - self.repaired, lost, self.repaired, self.retransmitted)
 
     def report(self, now: float) -> ReportBlock | None:
         """The block for our next receiver report, where anything has been received."""

@@ -81,6 +81,27 @@ class LayerView:
             except Exception as error:
                 consumer.fault(error)
 
+    def entry(self, packet: Packet) -> tuple[int, int | None]:
+        """The view's sequence number and picture id from which on there is what comes with ``packet`` and after it.
+
+        ``packet`` follows on all that has come before; whether it belongs to the view does not matter.
+        """
+        ids = packet.mark.ids if packet.mark is not None else None
+        number, picture_id = packet.sequence_number, ids.picture_id if ids is not None else None
+        if self._numbers is not None:
+            number = self._numbers.outgoing_of_next(number)
+        if self._pictures is not None and picture_id is not None:
+            picture_id = self._pictures.outgoing_of_next(picture_id)
+        return number, picture_id
+
+    def take_late(self, packets: list[Packet]) -> None:
+        """Keep what was missing when the last consumer left: it may be asked for still."""
+        numbers = self._numbers
+        if numbers is not None:
+            late = [packet for packet in packets if numbers.has_passed(packet.sequence_number)]
+            if late:
+                self.take(late)
+
     def take(self, packets: list[Packet]) -> list[Packet]:
         """The view's part of what has come, under the view's numbers; it is kept for retransmission.
 

@@ -27,6 +27,7 @@ _SETTLED_SECONDS: Final = 2.0
 # How long a stream must have been of no use to anybody before its sender hears of it.
 _UNWANTED_SECONDS: Final = 5.0
 _OPTIONS_SECONDS: Final = 0.2
+_NONE: Final = -1  # below all streams
 
 
 class Producer:
@@ -73,8 +74,9 @@ class Producer:
         """Told that :attr:`IncomingStream.score` of a stream is another one. Must not block."""
         self.on_wanted_change: Callable[[int | None], None] | None = None
         """Told the highest stream of a simulcast producer that is of use, None: none is. Must not block."""
-        self._wanted: int | None = len(rtp_parameters.encodings) - 1
+        self._wanted = len(rtp_parameters.encodings) - 1  # as told
         self._unwanted_since: float | None = None
+        self._wanted_since = _NONE  # the highest that was wanted since then
         self._options: list[tuple[Layers, int]] = []
         self._options_until = float("-inf")
         self._live_since: dict[IncomingStream, float] = {}
@@ -199,8 +201,7 @@ class Producer:
             self.choose_for(consumer, now, lasted=True)
             consumer.hasten(now)
             consumer.tell_layers(now)
-        if self.type == "simulcast":
-            self._tell_wanted(now)
+        self.tell_wanted(now)
 
     def _lasting(self, live: list[IncomingStream], consumer: "Consumer", now: float) -> list[IncomingStream]:
         """The streams that have been alive for some time, or are what ``consumer`` has."""
@@ -210,28 +211,32 @@ class Producer:
             if stream is consumer.target or now - self._live_since.get(stream, now) >= _SETTLED_SECONDS
         ]
 
-    def _tell_wanted(self, now: float) -> None:
-        """Say which is the highest stream that anybody wants: more at once, less when that has lasted."""
+    def tell_wanted(self, now: float) -> None:
+        """Say which is the highest stream that anybody wants: more at once, less when that has lasted.
+
+        To be called once a second, and when a consumer begins to want more.
+        """
+        if self.type != "simulcast":
+            return
         wanted = max(
             (
                 min(consumer.preferred.spatial, self.top.spatial)
                 for consumer in self.consumers.values()
                 if not consumer.paused
             ),
-            default=None,
+            default=_NONE,
         )
-        if wanted == self._wanted:
-            self._unwanted_since = None
-            return
-        if self._wanted is not None and (wanted is None or wanted < self._wanted):
+        if wanted < self._wanted:
             if self._unwanted_since is None:
-                self._unwanted_since = now
+                self._unwanted_since, self._wanted_since = now, wanted
+            self._wanted_since = wanted = max(wanted, self._wanted_since)
             if now - self._unwanted_since < _UNWANTED_SECONDS:
                 return
-        self._wanted = wanted
         self._unwanted_since = None
-        if self.on_wanted_change is not None:
-            self.on_wanted_change(wanted)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            if self.on_wanted_change is not None:
+                self.on_wanted_change(wanted if wanted != _NONE else None)
 
     def update_scores(self) -> None:
         """To be called once a second."""

@@ -67,6 +67,7 @@ class Retransmitter:
         self._credit_at = 0.0
         self._number = 0
         self.retransmitted = 0
+        """What was asked for; probes are not in it."""
         self.repaired = 0
 
     def begin_stretch(self, stretch: Stretch) -> None:
@@ -100,6 +101,7 @@ class Retransmitter:
             if self._resent.pop(number, None) is None:
                 self.repaired += 1
             self._resent[number] = now
+            self.retransmitted += 1
             while len(self._resent) > _MAX_RESENT:
                 del self._resent[next(iter(self._resent))]
             self._send(*found, number, now)
@@ -163,5 +165,4 @@ class Retransmitter:
         sink.send_rtp(start, (packet.size,), ((1, packet.size, packet.size),))
         if self._on_sent is not None:
             self._on_sent(before + 1 & 0xFFFF, packet.size, 1, now)
-        self.retransmitted += 1
         session.traffic.rtx_sent += packet.size

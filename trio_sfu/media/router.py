@@ -131,7 +131,9 @@ class Router:
         )
         session.add_consumer(consumer)
         producer.consumers[consumer.id] = consumer
+        session.allocate()
         producer.choose_for(consumer, session.now())
+        producer.tell_wanted(session.now())
         return consumer
 
     def tick(self, now: float) -> None:

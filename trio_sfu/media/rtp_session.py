@@ -219,7 +219,13 @@ class RtpSession:
             if counted:
                 self.bandwidth.estimator.expect_feedback()
                 return self.bandwidth.estimator.on_sent
+            return self.bandwidth.estimator.on_sent_unnumbered
         return None
+
+    def allocate(self) -> None:
+        """A consumer is about to begin: divide the bandwidth with it in mind."""
+        if self.bandwidth is not None and self.sink is not None:
+            self.bandwidth.allocate_now(self.consumers.values(), self.now())
 
     def remove_consumer(self, consumer: Consumer) -> None:
         """Called by the consumer as it closes; tells the receiver by BYE (RFC 3550, section 6.6)."""
@@ -237,6 +243,8 @@ class RtpSession:
         """The transport can send from now on."""
         self.sink = sink
         self._next_report = now
+        if self.bandwidth is not None:
+            self.bandwidth.allocate_now(self.consumers.values(), now)
         for consumer in self.consumers.values():
             consumer.restart(now)
 

@@ -16,7 +16,7 @@ _INTERVALS: Final = 24
 
 
 def interval_score(received: int, lost: int, repaired: int, retransmitted: int) -> int:
-    """The score of one interval: packets that came (repaired ones too), were missing, came again, were sent again.
+    """The score of one interval: packets that came by themselves, were missing then, came by RTX, were sent by RTX.
 
     ``repaired`` of ``retransmitted`` were of use. An interval in which nothing came scores 0.
     """
@@ -28,7 +28,12 @@ def interval_score(received: int, lost: int, repaired: int, retransmitted: int) 
     if retransmitted > repaired > 0:
         weight *= repaired / retransmitted
     delivered = (received - (lost - repaired * weight)) / received
-    return round(delivered**4 * BEST)
+    return _rounded(delivered**4 * BEST)
+
+
+def _rounded(score: float) -> int:
+    """Halves up, as in C."""
+    return int(score + 0.5)
 
 
 class StreamScore:
@@ -56,5 +61,5 @@ class StreamScore:
             return self.value != old
         self._scores.append(score)
         weights = range(1, len(self._scores) + 1)
-        self.value = round(sum(map(int.__mul__, weights, self._scores)) / sum(weights))
+        self.value = _rounded(sum(map(int.__mul__, weights, self._scores)) / sum(weights))
         return self.value != old

@@ -45,6 +45,14 @@ class _NumberMap:
         """The outgoing number after the newest one: where another map begins to go on from this one."""
         return self._newest + 1 - self._shift - len(self._closed) & self._mask
 
+    def outgoing_of_next(self, number: int) -> int:
+        """The outgoing number that ``number``, ahead of all that have come, would have if it was kept now."""
+        return number - self._shift - len(self._closed) & self._mask
+
+    def has_passed(self, number: int) -> bool:
+        """Whether a number is not ahead of all that have come, and within what is remembered."""
+        return (self._newest - number & self._mask) < self._window
+
     def keep(self, number: int) -> int | None:
         """The outgoing number of an incoming one, the same each time.
 

@@ -51,9 +51,13 @@ class BandwidthControl:
         bitrate = estimator.bitrate
         fallen = bitrate is not None and self._allocated is not None and bitrate < self._allocated * _DROP
         if fallen or now - self._allocated_at >= _ALLOCATION_SECONDS:
-            self._allocated_at = now
-            self._allocated = bitrate
-            self._allocate(consumers, bitrate, now)
+            self.allocate_now(consumers, now)
+
+    def allocate_now(self, consumers: Collection["Consumer"], now: float) -> None:
+        """Divide the bandwidth before somebody begins, who would take all that there is otherwise."""
+        self._allocated_at = now
+        self._allocated = self.estimator.bitrate
+        self._allocate(consumers, self._allocated, now)
 
     def may_repair(self, octets: int, now: float) -> bool:
         """Whether so much may be sent again: where a full queue loses packets, sending more of them fills it more."""
@@ -71,7 +75,7 @@ class BandwidthControl:
 
     def _send_probe(self, consumers: Collection["Consumer"], octets: int, now: float) -> None:
         for consumer in consumers:
-            if consumer.kind == "video" and octets > 0:
+            if consumer.kind == "video" and consumer.reports and octets > 0:
                 octets -= consumer.probe(octets, now)
 
     def _allocate(self, consumers: Collection["Consumer"], bitrate: int | None, now: float) -> None:

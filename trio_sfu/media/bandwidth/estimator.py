@@ -77,6 +77,12 @@ class BandwidthEstimator:
         """``on_sent(first, size, count, now)``: ``count`` packets, ``size`` bytes in all, have left together under the
         transport-wide numbers from ``first`` (16 bits) on. Only for packets that carry such a number."""
 
+    def on_sent_unnumbered(self, first: int, size: int, count: int, now: float) -> None:
+        """As :attr:`on_sent`, for packets without a number: no feedback tells of them, and by REMB probes are no longer
+        than asked for."""
+        if not self._expected:
+            self._history.bytes_sent += size
+
     # -- what is known ---
 
     @property
