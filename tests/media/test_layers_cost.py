@@ -84,9 +84,7 @@ def test_nothing_is_read_of_a_stream_without_layers(mime_type: str, monkeypatch:
 
 
 @pytest.mark.parametrize("codec", ["VP8", "VP9"])
-def test_of_a_stream_with_layers_each_packet_is_read_once_for_all(
-    codec: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_stream_with_layers_each_packet_is_read_once_for_all(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     count = Count(monkeypatch)
     sender = LayeredSender(codec)
     viewers = [sender.call.session() for _ in range(5)]

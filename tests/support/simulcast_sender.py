@@ -74,9 +74,7 @@ class SimulcastSender:
             },
             {"mimeType": "video/rtx", "payloadType": 101, "clockRate": 90000, "parameters": {"apt": 100}},
         ]
-        encodings = [
-            {"ssrc": SSRC + at, "rtx": {"ssrc": RTX + at}, "scalabilityMode": "L1T3"} for at in range(streams)
-        ]
+        encodings = [{"ssrc": SSRC + at, "rtx": {"ssrc": RTX + at}, "scalabilityMode": "L1T3"} for at in range(streams)]
         self.producer: Producer = self.call.produce_video(self.session, codecs=codecs, encodings=encodings)
 
     def _picture(self, index: int) -> list[tuple[int, bytes]]:

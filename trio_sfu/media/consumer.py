@@ -282,6 +282,11 @@ class Consumer:
             _give_up(self._next_view, self)
             self._next_view = None
 
+    @property
+    def sending_since(self) -> float:
+        """When it began, or began anew: the time of its first packet; minus infinity before there was one."""
+        return self._began_at
+
     # -- layers ---
 
     def _current_layers(self, view: LayerView) -> Layers:

@@ -16,6 +16,7 @@ _HEADROOM: Final = 1.15  # to go up
 _TOLERANCE: Final = 1.05  # before going down
 _STEADY_SECONDS: Final = 1.0
 _PAUSE_SECONDS: Final = 2.0
+_STARVING_SECONDS: Final = 1.0
 _FIRST_BACK_OFF: Final = 2.0
 _MOST_BACK_OFF: Final = 30.0
 _PAUSED: Final = -1
@@ -88,15 +89,26 @@ def allocate(budget: int | None, claims: Sequence[Claim]) -> list[Decision]:
 class Allocator:
     """Decisions over time. Down at once when what is chosen exceeds the budget by 5 %; up when the better choice has
     fitted with 15 % to spare for a second. After a drop nobody rises for 2 s, twice as long each time that a rise
-    was followed by a drop within 10 s, at most 30 s. Who is paused stays so for 2 s.
+    was followed by a drop within 10 s, at most 30 s. Nobody is paused before a second has passed in which there was
+    nothing for them, and who is paused stays so for 2 s.
     """
 
-    __slots__ = ("_back_off", "_blocked_until", "_chosen", "_dropped_at", "_paused_at", "_rose_at", "_steady_since")
+    __slots__ = (
+        "_back_off",
+        "_blocked_until",
+        "_chosen",
+        "_dropped_at",
+        "_paused_at",
+        "_rose_at",
+        "_starving_since",
+        "_steady_since",
+    )
 
     def __init__(self) -> None:
         self._chosen: dict[str, int] = {}  # _PAUSED, or an index of the options
         self._steady_since: dict[str, float] = {}  # since when more would fit
         self._paused_at: dict[str, float] = {}
+        self._starving_since: dict[str, float] = {}
         self._back_off = _FIRST_BACK_OFF / 2
         self._blocked_until = float("-inf")
         self._dropped_at = float("-inf")
@@ -132,14 +144,24 @@ class Allocator:
         new = [claim.id for claim in claims if claim.id not in chosen]
         for claim in claims:
             last = len(claim.options) - 1
-            wish = last if claim.kind == "audio" else chosen.get(claim.id, careful[claim.id])
+            wish = last if claim.kind == "audio" else chosen.get(claim.id, max(careful[claim.id], 0))
             chosen[claim.id] = min(wish, last)
         if _total(claims, chosen) > budget * _TOLERANCE:
-            fallen = self._lower(claims, _ranks(allocate(budget, claims)), now)
+            fallen = self._lower(claims, self._patient(_ranks(allocate(budget, claims)), now), now)
             if fallen and not new:
                 self._back_off_from(now)
         else:
+            self._starving_since.clear()
             self._rise(budget, claims, careful, now)
+
+    def _patient(self, ceiling: dict[str, int], now: float) -> dict[str, int]:
+        """Who has nothing by ``ceiling`` has the least until that has been so for a second: links stumble."""
+        starving = {key for key, index in ceiling.items() if index == _PAUSED and self._chosen[key] != _PAUSED}
+        self._starving_since = {key: self._starving_since.get(key, now) for key in starving}
+        return {
+            key: 0 if key in starving and now - self._starving_since[key] < _STARVING_SECONDS else index
+            for key, index in ceiling.items()
+        }
 
     def _lower(self, claims: Sequence[Claim], ceiling: dict[str, int], now: float) -> bool:
         """Nobody has more than ``ceiling`` says; whether somebody had."""

@@ -22,6 +22,9 @@ _FULL_SECONDS: Final = 0.1  # a queue this long is full
 _REPAIR_SHARE: Final = 0.25
 _REPAIR_BURST: Final = 0.6
 _LEAST_REPAIR: Final = 20_000  # bytes
+# How long a transport, or a consumer, has begun: until then nobody knows what the path carries.
+_START_SECONDS: Final = 2.0
+_HEADROOM: Final = 1.2  # a little more than the allocator keeps free
 _DROP: Final = 0.95  # the estimate has fallen so far: allocate at once
 # What packets are longer than the payload that streams are measured by: RTP, its extensions, SRTP, UDP and IP.
 _OVERHEAD: Final = 1.08
@@ -38,6 +41,7 @@ class BandwidthControl:
         self._allocated_at = float("-inf")
         self._allocated: int | None = None
         self._limited = False
+        self._began: float | None = None
         self._repair = float(_LEAST_REPAIR)
         self._repaired_at = 0.0
 
@@ -86,6 +90,10 @@ class BandwidthControl:
                     consumer.set_limit(EVERYTHING)
             return
         self._limited = True
+        if self._began is None:
+            self._began = now
+        starting = now - self._began < _START_SECONDS
+        going_out = 0
         claims: list[Claim] = []
         layers: dict[str, tuple[Consumer, tuple[Layers, ...]]] = {}
         guessed = 0
@@ -99,10 +107,16 @@ class BandwidthControl:
                 claim = f"{consumer.id} {len(options)}"
                 claims.append(Claim(claim, consumer.kind, bitrates, consumer.priority))
                 layers[claim] = (consumer, tuple(each for each, _ in options))
+                if starting or len(options) == 1 or now - consumer.sending_since > _START_SECONDS:
+                    places = [each for each, _ in options]
+                    going_out += _current(consumer, places, bitrates)
             elif consumer.kind == "video":
                 guessed += _GUESS
         self.estimator.set_wanted(wanted_bitrate(claims) + guessed)
         full = self.estimator.queueing_delay > _FULL_SECONDS
+        if self.estimator.is_calm:
+            # What goes out makes no trouble, so nothing of it is taken away, whatever the estimate has come to so far.
+            bitrate = max(bitrate, round(going_out * _HEADROOM))
         for decision in self._allocator.decide(bitrate, claims, now):
             consumer, choices = layers[decision.id]
             if decision.index is None:
@@ -111,3 +125,11 @@ class BandwidthControl:
                 # Who has the most that there is may have more when there is.
                 last = decision.index == len(choices) - 1
                 consumer.set_limit(EVERYTHING if last else choices[decision.index], at_once=full)
+
+
+def _current(consumer: "Consumer", places: list[Layers], bitrates: tuple[int, ...]) -> int:
+    """What goes out to ``consumer`` now, of its options."""
+    if consumer.limit is None:
+        return 0
+    allowed = [bitrate for layers, bitrate in zip(places, bitrates, strict=True) if consumer.limit.hold(layers)]
+    return allowed[-1] if allowed else bitrates[0]

@@ -29,6 +29,7 @@ _FRESH_SECONDS: Final = 5.0  # how long what was said last rules out the other k
 _LONG_QUEUE_SECONDS: Final = 0.1
 _STANDING_QUEUE_SECONDS: Final = 0.2
 _SHORT_QUEUE_SECONDS: Final = 0.06
+_CALM_LOSS: Final = 0.1
 _PROBE_QUEUE_SECONDS: Final = 0.05  # a probe that leaves so much behind was more than the link carries
 _ROUND_TRIP_WEIGHT: Final = 0.125
 
@@ -115,6 +116,17 @@ class BandwidthEstimator:
         if self._remb is not None:
             return "remb"
         return "starting" if self._expected and not self._given_up else "unknown"
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing that has been heard says that too much is sent."""
+        return (
+            self._remb is None
+            and self._delay.usage == "normal"
+            and self._delay.queueing_delay < _SHORT_QUEUE_SECONDS
+            and self._loss.fraction < _CALM_LOSS
+            and not (self._ticked_at is not None and self._is_silent(self._ticked_at))
+        )
 
     @property
     def queueing_delay(self) -> float:
