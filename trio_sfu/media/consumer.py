@@ -6,6 +6,7 @@ the consumer's sequence numbers and timestamps, and a retransmission finds its w
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.capabilities import (
@@ -284,8 +285,8 @@ class Consumer:
 
     @property
     def sending_since(self) -> float:
-        """When it began, or began anew: the time of its first packet; minus infinity before there was one."""
-        return self._began_at
+        """When it began, or began anew: the time of its first packet; infinity before there was one."""
+        return self._began_at if self.packets else inf
 
     # -- layers ---
 

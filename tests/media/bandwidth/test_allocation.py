@@ -97,14 +97,19 @@ def test_the_budget_is_kept_and_nothing_that_fits_is_left(budget: int, claims: l
 def test_over_time_the_budget_is_kept_too(budgets: list[tuple[int | None, int]], claims: list[Claim]) -> None:
     allocator = Allocator()
     again = Allocator()
+    least = {claim.id: claim.options[0] for claim in claims if claim.kind == "video"}
     now = 0.0
     for budget, tenths in budgets:
+        want = 0
         for _ in range(tenths):
             now += 0.1
             decisions = allocator.decide(budget, claims, now)
             assert decisions == again.decide(budget, claims, now)
             if budget is not None:
-                assert total(claims, decisions) <= max(budget * 1.05, must_have(claims))
+                # The least of each video goes on for a second, even where there is nothing for it.
+                want += 1
+                patience = sum(least.values()) if want <= 11 else 0
+                assert total(claims, decisions) <= max(budget * 1.05, must_have(claims)) + patience
 
 
 class Viewer:
@@ -190,8 +195,9 @@ def test_a_drop_over_several_steps_is_one_failure() -> None:
 def test_a_pause_lasts_two_seconds() -> None:
     viewer = Viewer(video("v", priority=2), video("w"))
     assert viewer.after(0.1, 400_000) == [0, 0]
-    assert viewer.after(0.1, 200_000) == [0, None]
-    assert viewer.after(1.8, 400_000) == [0, None]
+    assert viewer.after(0.9, 200_000) == [0, 0]
+    assert viewer.after(0.3, 200_000) == [0, None]
+    assert viewer.after(1.6, 400_000) == [0, None]
     assert viewer.after(0.5, 400_000) == [0, 0]
 
 

@@ -22,8 +22,8 @@ _FULL_SECONDS: Final = 0.1  # a queue this long is full
 _REPAIR_SHARE: Final = 0.25
 _REPAIR_BURST: Final = 0.6
 _LEAST_REPAIR: Final = 20_000  # bytes
-# How long a transport, or a consumer, has begun: until then nobody knows what the path carries.
-_START_SECONDS: Final = 2.0
+# Whose packets have gone out for so long without trouble has shown that the path carries them.
+_BEGUN_SECONDS: Final = 0.5
 _HEADROOM: Final = 1.2  # a little more than the allocator keeps free
 _DROP: Final = 0.95  # the estimate has fallen so far: allocate at once
 # What packets are longer than the payload that streams are measured by: RTP, its extensions, SRTP, UDP and IP.
@@ -41,7 +41,6 @@ class BandwidthControl:
         self._allocated_at = float("-inf")
         self._allocated: int | None = None
         self._limited = False
-        self._began: float | None = None
         self._repair = float(_LEAST_REPAIR)
         self._repaired_at = 0.0
 
@@ -90,9 +89,6 @@ class BandwidthControl:
                     consumer.set_limit(EVERYTHING)
             return
         self._limited = True
-        if self._began is None:
-            self._began = now
-        starting = now - self._began < _START_SECONDS
         going_out = 0
         claims: list[Claim] = []
         layers: dict[str, tuple[Consumer, tuple[Layers, ...]]] = {}
@@ -107,7 +103,7 @@ class BandwidthControl:
                 claim = f"{consumer.id} {len(options)}"
                 claims.append(Claim(claim, consumer.kind, bitrates, consumer.priority))
                 layers[claim] = (consumer, tuple(each for each, _ in options))
-                if starting or len(options) == 1 or now - consumer.sending_since > _START_SECONDS:
+                if len(options) == 1 or now - consumer.sending_since > _BEGUN_SECONDS:
                     places = [each for each, _ in options]
                     going_out += _current(consumer, places, bitrates)
             elif consumer.kind == "video":
