@@ -85,7 +85,7 @@ def test_header_extensions_ids_and_directions() -> None:
         ("video", router.ABS_SEND_TIME_URI): (4, "sendrecv"),
         ("audio", router.TRANSPORT_CC_URI): (5, "recvonly"),
         ("video", router.TRANSPORT_CC_URI): (5, "sendrecv"),
-        ("video", router.DEPENDENCY_DESCRIPTOR_URI): (8, "recvonly"),
+        ("video", router.DEPENDENCY_DESCRIPTOR_URI): (8, "sendrecv"),
         ("audio", router.AUDIO_LEVEL_URI): (10, "sendrecv"),
         ("video", router.VIDEO_ORIENTATION_URI): (11, "sendrecv"),
         ("video", router.TOFFSET_URI): (12, "sendrecv"),

@@ -1,5 +1,4 @@
-"""A sender of several streams with three temporal layers each, over a path that loses and reorders, and a viewer who asks
-again.
+"""A sender of several streams with three temporal layers each, over a path that loses and reorders, and its viewer.
 
 The encoder's model is that of :mod:`tests.support.layered_sender`; payloads end with ``|stream.tick.part``. Everything
 random comes from one seed, and whatever is lost is repaired by RTX unless it is said to be lost for good.
@@ -74,9 +73,7 @@ class SimulcastSender:
             },
             {"mimeType": "video/rtx", "payloadType": 101, "clockRate": 90000, "parameters": {"apt": 100}},
         ]
-        encodings = [
-            {"ssrc": SSRC + at, "rtx": {"ssrc": RTX + at}, "scalabilityMode": "L1T3"} for at in range(streams)
-        ]
+        encodings = [{"ssrc": SSRC + at, "rtx": {"ssrc": RTX + at}, "scalabilityMode": "L1T3"} for at in range(streams)]
         self.producer: Producer = self.call.produce_video(self.session, codecs=codecs, encodings=encodings)
 
     def _picture(self, index: int) -> list[tuple[int, bytes]]:

@@ -46,8 +46,9 @@ TOFFSET_URI: Final = "urn:ietf:params:rtp-hdrext:toffset"
 ABS_CAPTURE_TIME_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 PLAYOUT_DELAY_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 
-# Directions are the router's: it reads rid and the dependency descriptor and sends neither, since a
-# consumer gets one stream. Transport-wide congestion control of audio works towards the server only.
+# Directions are the router's: it reads rid and does not send it, since a consumer gets one stream. The
+# dependency descriptor is sent of AV1 with layers only (ortc.py). Transport-wide congestion control of
+# audio works towards the server only.
 _HEADER_EXTENSIONS: Final[tuple[tuple[str, int, tuple[MediaKind, ...], RtpHeaderExtensionDirection], ...]] = (
     (MID_URI, MID_ID, ("audio", "video"), "sendrecv"),
     (RID_URI, RID_ID, ("video",), "recvonly"),
@@ -55,7 +56,7 @@ _HEADER_EXTENSIONS: Final[tuple[tuple[str, int, tuple[MediaKind, ...], RtpHeader
     (ABS_SEND_TIME_URI, ABS_SEND_TIME_ID, ("audio", "video"), "sendrecv"),
     (TRANSPORT_CC_URI, TRANSPORT_CC_ID, ("audio",), "recvonly"),
     (TRANSPORT_CC_URI, TRANSPORT_CC_ID, ("video",), "sendrecv"),
-    (DEPENDENCY_DESCRIPTOR_URI, DEPENDENCY_DESCRIPTOR_ID, ("video",), "recvonly"),
+    (DEPENDENCY_DESCRIPTOR_URI, DEPENDENCY_DESCRIPTOR_ID, ("video",), "sendrecv"),
     (AUDIO_LEVEL_URI, AUDIO_LEVEL_ID, ("audio",), "sendrecv"),
     (VIDEO_ORIENTATION_URI, VIDEO_ORIENTATION_ID, ("video",), "sendrecv"),
     (TOFFSET_URI, TOFFSET_ID, ("video",), "sendrecv"),

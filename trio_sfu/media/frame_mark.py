@@ -48,13 +48,13 @@ class FrameIds(NamedTuple):
 
 
 class FrameMark(NamedTuple):
-    """``layers``: the packet's own. ``sync``: who has got the layers below may begin with this temporal layer here."""
+    """``layers``: the packet's own. ``sync``: a mask of temporal layers; who has got what is below may begin with them."""
 
     layers: Layers
     begins_picture: bool
     ends_frame: bool
     """The last packet of this spatial layer's frame."""
-    sync: bool
+    sync: int
     ids: FrameIds | None
     dependency: DependencyDescriptor | None
 
@@ -103,9 +103,9 @@ class MarkReader:
                 parsed.tl0_pic_idx or 0,
                 parsed.tl0_at,
             )
-        return FrameMark(
-            Layers(0, parsed.temporal_layer or 0), parsed.begins_frame, marker, parsed.layer_sync, ids, None
-        )
+        temporal = parsed.temporal_layer or 0
+        sync = 1 << temporal if parsed.layer_sync else 0
+        return FrameMark(Layers(0, temporal), parsed.begins_frame, marker, sync, ids, None)
 
     def _vp9(self, payload: memoryview, marker: bool) -> FrameMark | None:
         if not payload or not (payload[0] & 0x20 or self._always):
@@ -125,7 +125,7 @@ class MarkReader:
             layers,
             parsed.begins_frame and layers.spatial == 0,
             parsed.ends_frame,
-            parsed.switching_up_point,
+            1 << layers.temporal if parsed.switching_up_point else 0,
             ids,
             None,
         )
@@ -137,14 +137,11 @@ class MarkReader:
         structure = self._structure
         assert structure is not None
         layers = Layers(parsed.spatial_layer, parsed.temporal_layer)
-        return FrameMark(
-            layers,
-            parsed.start_of_frame and layers.spatial == 0,
-            parsed.end_of_frame,
-            any(
-                target == layers and indication == SWITCH
-                for target, indication in zip(structure.targets, parsed.dtis, strict=True)
-            ),
-            None,
-            parsed,
-        )
+        begins = parsed.start_of_frame and layers.spatial == 0
+        sync = 0
+        if begins:
+            # A frame of the base layer mostly: discardable ones are no switches, though nothing is missing before them.
+            for (spatial, temporal), indication in zip(structure.targets, parsed.dtis, strict=True):
+                if spatial == 0 and indication == SWITCH:
+                    sync |= 1 << temporal
+        return FrameMark(layers, begins, parsed.end_of_frame, sync, None, parsed)
