@@ -48,7 +48,7 @@ class FrameIds(NamedTuple):
 
 
 class FrameMark(NamedTuple):
-    """``layers``: the packet's own. ``sync``: a mask of temporal layers; who has got what is below may begin with them."""
+    """``layers``: the packet's own. ``sync``: a mask of temporal layers; who has those below may begin here."""
 
     layers: Layers
     begins_picture: bool
