@@ -68,7 +68,7 @@ async def test_scores_go_to_the_owners_and_come_back(autojump_clock: MockClock) 
         assert last.consumer_id == consumer_id
         assert last.score == m.ConsumerScore(score=0, producer_score=0, producer_scores=(0,))
         await camera.run(3)
-        wire = cast(dict[str, Any], m.to_wire(world.take("b", m.Score)[-1]))
+        wire = m.to_wire(world.take("b", m.Score)[-1])
         assert wire["score"] == {"score": 10, "producerScore": 10, "producerScores": [10]}
         assert world.take("a", m.Score)[-1].score == (m.EncodingScore(encoding_idx=0, ssrc=VIDEO_SSRC, score=10),)
 
