@@ -161,6 +161,38 @@ def test_up_takes_one_keyframe(kind: str) -> None:
     assert scene.decoder().broken == []
 
 
+def test_down_and_up_at_once_asks_for_its_keyframe_when_it_is_down() -> None:
+    scene = Scene("vp9 svc")
+    scene.run(30)
+    scene.consumer.set_preferred_layers(Layers(0, 2))
+    scene.run(40)
+    scene.consumer.set_preferred_layers(Layers(2, 1))
+    scene.run(10)
+    assert scene.told[-1] == Layers(2, 1)
+    assert scene.decoder().broken == []
+
+
+def test_picture_ids_go_on_from_the_newest_picture_and_not_from_a_late_one() -> None:
+    scene = Scene("vp8")
+    scene.run(8)
+    while (scene.sender.tick - scene.sender.key_tick) % 4:
+        scene.run(1)
+    first, late = scene.sender.picture()
+    scene.sender.session.feed(first)
+    for _ in range(3):
+        scene.sender.session.feed(*scene.sender.picture())
+    scene.consumer.set_preferred_layers(Layers(0, 1))
+    scene.sender.session.feed(late)
+    scene.run(8)
+    assert scene.told[-1] == Layers(0, 1)
+    ordered = sorted(scene.sent(), key=lambda packet: packet.sequence_number - scene.sent()[0].sequence_number & 0xFFFF)
+    assert_unbroken(ordered)
+    for before, after in pairwise(ids_of(packet) for packet in ordered):
+        assert after[0] - before[0] & 0x7FFF in (0, 1)
+    pictures = {(packet.timestamp, ids_of(packet)[0]) for packet in ordered}
+    assert len(pictures) == len({timestamp for timestamp, _ in pictures}) == len({picture for _, picture in pictures})
+
+
 def test_two_consumers_share_a_view_and_others_are_not_touched() -> None:
     scene = Scene("vp8")
     scene.run(8)

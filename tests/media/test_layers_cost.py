@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.layered_sender import LayeredSender
 from tests.support.media_core import Call, rtp
-from trio_sfu.media import frame_mark, incoming_stream, layer_view
+from trio_sfu.media import frame_mark, layer_view
 from trio_sfu.media.frame_mark import EVERYTHING, Layers
 
 PLAIN = {
@@ -115,4 +115,3 @@ def test_one_view_is_made_and_filled_once_for_all_who_want_it(monkeypatch: pytes
     for _ in range(20):
         sender.step()
     assert count.calls["take"] == 20  # one a batch
-    assert incoming_stream.LayerView is layer_view.LayerView

@@ -185,7 +185,6 @@ def test_mapping_of_parameters_that_were_not_validated_is_an_error_of_its_own() 
 def test_consumable_is_all_in_the_routers_numbers(browser: str, mime_type: str) -> None:
     sent = device(browser).sending_parameters("video", mime_type)
     consumable = consumable_of("video", sent)
-    uris = {extension["uri"] for extension in sent["headerExtensions"]}
     media, rtx = consumable.codecs
     assert media.payload_type == router_payload_type(mime_type)
     assert media.parameters == sent["codecs"][0]["parameters"]
@@ -203,7 +202,6 @@ def test_consumable_is_all_in_the_routers_numbers(browser: str, mime_type: str) 
         router.MID_URI: 1,
         router.ABS_SEND_TIME_URI: 4,
         router.TRANSPORT_CC_URI: 5,
-        **({router.DEPENDENCY_DESCRIPTOR_URI: 8} if router.DEPENDENCY_DESCRIPTOR_URI in uris else {}),
         router.VIDEO_ORIENTATION_URI: 11,
         router.TOFFSET_URI: 12,
         router.ABS_CAPTURE_TIME_URI: 13,

@@ -127,7 +127,8 @@ class Scene:
 def test_a_good_stream_tells_nothing() -> None:
     scene = Scene()
     scene.run(5)
-    assert scene.produced == scene.consumed == []
+    assert scene.produced == []
+    assert scene.consumed == []
 
 
 def test_what_is_lost_is_told_to_both() -> None:
@@ -193,11 +194,13 @@ def test_a_paused_producer_keeps_its_score() -> None:
     scene.run(2)
     scene.producer.pause()
     scene.call.pass_time(5)
-    assert scene.produced == scene.consumed == []
+    assert scene.produced == []
+    assert scene.consumed == []
     scene.producer.resume()
     scene.send(key=True)
     scene.run(3)
-    assert scene.produced == scene.consumed == []
+    assert scene.produced == []
+    assert scene.consumed == []
 
 
 def test_of_another_source_nothing_is_known() -> None:

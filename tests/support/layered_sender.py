@@ -19,14 +19,21 @@ STEP: Final = 0.02
 SSRC: Final = 0x11111111
 
 
-def references(tick: int, spatial: int, key_tick: int, *, key_only: bool) -> set[tuple[int, int]]:
+BACK: Final[dict[int, tuple[int, ...]]] = {0: (4,), 1: (1,), 2: (2,), 3: (1, 2, 3)}
+"""How many pictures back those lie that a picture refers to, by its place in the pattern."""
+DISCARDABLE: Final[dict[int, tuple[int, ...]]] = {0: (4,), 1: (1,), 2: (2,), 3: (1,)}
+"""Where nothing refers to the highest temporal layer."""
+
+
+def references(
+    tick: int, spatial: int, key_tick: int, *, key_only: bool, back: dict[int, tuple[int, ...]] = BACK
+) -> set[tuple[int, int]]:
     """The frames that a frame refers to."""
     found: set[tuple[int, int]] = set()
     if tick == key_tick:
         return {(tick, spatial - 1)} if spatial else found
     since = (tick - key_tick) % 4
-    back = {0: (4,), 1: (1,), 2: (2,), 3: (1, 2, 3)}[since]
-    found |= {(tick - each, spatial) for each in back}
+    found |= {(tick - each, spatial) for each in back[since]}
     if spatial and not key_only:
         found.add((tick, spatial - 1))
     return found
@@ -118,6 +125,7 @@ class Decoder:
     key_only: bool
     parts: int
     key_ticks: set[int] = field(default_factory=set)
+    back: dict[int, tuple[int, ...]] = field(default_factory=lambda: BACK)
     decoded: set[tuple[int, int]] = field(default_factory=set)
     shown: list[tuple[int, int]] = field(default_factory=list)
     broken: list[tuple[int, int]] = field(default_factory=list)
@@ -136,7 +144,8 @@ class Decoder:
             if tick in self.key_ticks:
                 key_tick = tick
             pictures[tick] = max(spatial, pictures.get(tick, 0))
-            if count == self.parts and references(tick, spatial, key_tick, key_only=self.key_only) <= self.decoded:
+            needed = references(tick, spatial, key_tick, key_only=self.key_only, back=self.back)
+            if count == self.parts and needed <= self.decoded:
                 self.decoded.add((tick, spatial))
         for tick, spatial in pictures.items():
             (self.shown if (tick, spatial) in self.decoded else self.broken).append((tick, spatial))

@@ -1,5 +1,4 @@
-"""A sender of several streams with three temporal layers each, over a path that loses and reorders, and a viewer who asks
-again.
+"""A sender of several streams with three temporal layers each, over a path that loses and reorders, and its viewer.
 
 The encoder's model is that of :mod:`tests.support.layered_sender`; payloads end with ``|stream.tick.part``. Everything
 random comes from one seed, and whatever is lost is repaired by RTX unless it is said to be lost for good.
@@ -183,6 +182,7 @@ class Viewer:
         self.consumer.on_layers_change = self.told.append
         self.packets: dict[int, bytes] = {}  # by extended number
         self.marks: dict[int, bool] = {}
+        self.repeats = 0
         self._seen = 0
         self._newest: int | None = None
         self._missing: dict[int, int] = {}
@@ -204,8 +204,7 @@ class Viewer:
 
     def ask_again(self, back: int) -> None:
         """For what has come already: it must be the same."""
-        assert self._newest is not None
-        if self._newest - back in self.packets:
+        if self._newest is not None and self._newest - back in self.packets:
             number = self._newest - back & 0xFFFF
             self.session.feed_rtcp(GenericNack(1, self.consumer.ssrc, (number,)))
 
@@ -217,6 +216,7 @@ class Viewer:
             extended = self._newest + (number - self._newest + 0x8000 & 0xFFFF) - 0x8000
         before = self.packets.get(extended)
         assert before is None or before == payload, "two packets of one number"
+        self.repeats += before is not None
         self.packets[extended] = payload
         self.marks[extended] = packet.marker
         self._missing.pop(extended, None)
@@ -247,6 +247,9 @@ class Viewer:
                 frames.append(frame)
         return frames
 
+    def is_key(self, frame: Frame) -> bool:
+        return frame.tick in self.sender.encoders[frame.stream].key_ticks
+
     def broken(self) -> list[Frame]:
         """Frames of which a packet or a reference is missing."""
         broken: list[Frame] = []
@@ -254,8 +257,7 @@ class Viewer:
         current = -1
         key_tick = 0
         for frame in self.frames():
-            key = frame.tick in self.sender.encoders[frame.stream].key_ticks
-            if key:
+            if self.is_key(frame):
                 current, key_tick = frame.stream, frame.tick
                 decoded.clear()  # nothing after a keyframe refers to what is before it
             needed = {(tick, 0) for tick, _ in references(frame.tick, 0, key_tick, key_only=False)}

@@ -46,9 +46,9 @@ TOFFSET_URI: Final = "urn:ietf:params:rtp-hdrext:toffset"
 ABS_CAPTURE_TIME_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 PLAYOUT_DELAY_URI: Final = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 
-# Directions are the router's: it reads rid and does not send it, since a consumer gets one stream. The dependency
-# descriptor goes out with AV1's layers only, see IncomingStream. Transport-wide congestion control of audio works
-# towards the server only.
+# Directions are the router's: it reads rid and does not send it, since a consumer gets one stream. The
+# dependency descriptor is sent of AV1 with layers only (ortc.py). Transport-wide congestion control of
+# audio works towards the server only.
 _HEADER_EXTENSIONS: Final[tuple[tuple[str, int, tuple[MediaKind, ...], RtpHeaderExtensionDirection], ...]] = (
     (MID_URI, MID_ID, ("audio", "video"), "sendrecv"),
     (RID_URI, RID_ID, ("video",), "recvonly"),

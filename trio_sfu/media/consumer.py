@@ -44,6 +44,7 @@ _MAX_REPEATS: Final = 3
 # How long a consumer that is to go over to other layers of its stream waits for packets that are missing.
 _CROSS_SECONDS: Final = 0.25
 _HASTEN_SECONDS: Final = 2.0
+_MOST_MISSING: Final = 256
 
 
 class Consumer:
@@ -97,8 +98,6 @@ class Consumer:
         self._view: LayerView | None = None  # of the stream
         self._next_view: LayerView | None = None  # of the target, where that is another one
         self._cross_by: float | None = None  # there while it is to go over to other layers of the stream
-        # It has gone over to another view of its stream with this number and picture id, and nothing has come since.
-        self._entry: tuple[int, int | None] | None = None
         self._synchronised = False
         self._same_clock = False
         self._started = 0.0
@@ -336,9 +335,18 @@ class Consumer:
         step, stream = self._step(), self.stream
         assert step is not None
         assert stream is not None
-        view = stream.view(step[1], from_now=True)
-        self._entry = view.entry(packet)
+        before, view = self._view, stream.view(step[1], from_now=True)
+        assert before is not None
+        # What the old view has before this packet, and did not come in time to go out, keeps its numbers.
+        number, picture_id = before.entry(packet)
+        missing = number + self._sequence_offset - self._last_number - 1 & 0xFFFF
+        if missing < _MOST_MISSING:
+            self._last_number += missing
+            if picture_id is not None and self._last_ids is not None:
+                self._last_ids = self._last_ids._replace(picture_id=picture_id + self._picture_offset - 1 & 0x7FFF)
+        number, picture_id = view.entry(packet)
         self._move_to(view)
+        self._begin_stretch(view, number, picture_id if view.closes_picture_ids else None)
         self._cross_by = None
         if self._step() is None:
             stream.stop_crossing(self)
@@ -449,7 +457,7 @@ class Consumer:
         sink = self._session.sink
         if sink is None or self.paused or self.limit is None:
             return
-        if view is not self._view or not self._synchronised or self._entry is not None:
+        if view is not self._view or not self._synchronised:
             begun = self._begin_with(view, batch, now)
             if begun is None:
                 return
@@ -490,10 +498,6 @@ class Consumer:
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
         """Where the consumer can begin, or go over to another stream, within ``batch``: the rest of it."""
-        if view is self._view and self._synchronised and self._entry is not None:
-            number, picture_id = self._entry
-            self._begin_stretch(view, number, picture_id if view.closes_picture_ids else None)
-            return batch
         if view is not (self._next_view or self._view) or now < self._begin_at:
             return None
         stream = view.stream
@@ -521,11 +525,10 @@ class Consumer:
         self.tell_layers(now)
         if self._step() is not None:
             self._start_crossing(stream, now)
-        return batch.after(index)
+        return batch  # what came before the keyframe and belongs after it, too: the rest is below the floor
 
     def _begin_stretch(self, view: LayerView, number: int, picture_id: int | None) -> None:
         """Let the packet ``number`` of ``view`` be the next one, and the picture of that id, where it is given."""
-        self._entry = None
         self._floor = number
         self._sequence_offset = self._last_number + 1 - number & 0xFFFF
         if picture_id is not None and self._last_ids is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from trio_sfu.wire.dependency_descriptor import (
+    SWITCH,
     DependencyDescriptor,
     DependencyStructure,
     parse_dependency_descriptor,
@@ -17,7 +18,6 @@ from trio_sfu.wire.vp8 import parse_vp8
 from trio_sfu.wire.vp9 import parse_vp9
 
 __all__ = ["EVERYTHING", "FrameIds", "FrameMark", "Layers", "MarkReader"]
-_FRAMES: Final = 64  # that a frame may refer to
 
 
 class Layers(NamedTuple):
@@ -48,13 +48,13 @@ class FrameIds(NamedTuple):
 
 
 class FrameMark(NamedTuple):
-    """``layers``: the packet's own. ``sync``: who has got the layers below may begin with this temporal layer here."""
+    """``layers``: the packet's own. ``sync``: a mask of temporal layers; who has those below may begin here."""
 
     layers: Layers
     begins_picture: bool
     ends_frame: bool
     """The last packet of this spatial layer's frame."""
-    sync: bool
+    sync: int
     ids: FrameIds | None
     dependency: DependencyDescriptor | None
 
@@ -72,7 +72,6 @@ class MarkReader:
         }.get(mime_type.lower())
         self._always: Final = always
         self._structure: DependencyStructure | None = None
-        self._temporal: Final[dict[int, int]] = {}  # of the latest frames by number, with a dependency descriptor
 
     @property
     def structure(self) -> DependencyStructure | None:
@@ -104,9 +103,9 @@ class MarkReader:
                 parsed.tl0_pic_idx or 0,
                 parsed.tl0_at,
             )
-        return FrameMark(
-            Layers(0, parsed.temporal_layer or 0), parsed.begins_frame, marker, parsed.layer_sync, ids, None
-        )
+        temporal = parsed.temporal_layer or 0
+        sync = 1 << temporal if parsed.layer_sync else 0
+        return FrameMark(Layers(0, temporal), parsed.begins_frame, marker, sync, ids, None)
 
     def _vp9(self, payload: memoryview, marker: bool) -> FrameMark | None:
         if not payload or not (payload[0] & 0x20 or self._always):
@@ -126,7 +125,7 @@ class MarkReader:
             layers,
             parsed.begins_frame and layers.spatial == 0,
             parsed.ends_frame,
-            parsed.switching_up_point,
+            1 << layers.temporal if parsed.switching_up_point else 0,
             ids,
             None,
         )
@@ -135,26 +134,14 @@ class MarkReader:
         parsed = parse_dependency_descriptor(descriptor, self._structure)
         if parsed.structure is not None:
             self._structure = parsed.structure
+        structure = self._structure
+        assert structure is not None
         layers = Layers(parsed.spatial_layer, parsed.temporal_layer)
-        return FrameMark(
-            layers,
-            parsed.start_of_frame and layers.spatial == 0,
-            parsed.end_of_frame,
-            self._is_sync(parsed),
-            None,
-            parsed,
-        )
-
-    def _is_sync(self, frame: DependencyDescriptor) -> bool:
-        """Whether all that the frame refers to is of lower temporal layers.
-
-        The descriptor's own switch indications say it of frames only that others of their layer refer to.
-        """
-        known = self._temporal
-        number = frame.frame_number
-        if number not in known:
-            known[number] = frame.temporal_layer
-            if len(known) > _FRAMES:
-                del known[next(iter(known))]
-        references = [known.get(number - step & 0xFFFF, frame.temporal_layer) for step in frame.frame_diffs]
-        return all(each < frame.temporal_layer for each in references)
+        begins = parsed.start_of_frame and layers.spatial == 0
+        sync = 0
+        if begins:
+            # A frame of the base layer mostly: discardable ones are no switches, though nothing is missing before them.
+            for (spatial, temporal), indication in zip(structure.targets, parsed.dtis, strict=True):
+                if spatial == 0 and indication == SWITCH:
+                    sync |= 1 << temporal
+        return FrameMark(layers, begins, parsed.end_of_frame, sync, None, parsed)

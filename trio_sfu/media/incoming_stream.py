@@ -82,8 +82,7 @@ class IncomingStream:
         self._repair_types: Final = frozenset(
             rtx for rtx, media in mapping.rtx_payload_types.items() if media == codec.payload_type
         )
-        # Receivers of AV1 need the descriptor to tell spatial layers apart, and only then do they get it: its frame
-        # numbers would break when a consumer goes over to another stream.
+        # As ortc.py has it in consumers' parameters.
         passes_descriptor = layered and codec.mime_type.lower() == "video/av1"
         self._extension_ids: Final = {
             theirs: ours

@@ -2,9 +2,9 @@
 
 Chromium drops a request that comes within 300 ms of the one before, without a word, and a request or the keyframe
 itself may be lost. So a request is repeated every 100 ms until a keyframe has come, every 350 ms where nobody is
-without a picture meanwhile, and more slowly when that takes long (a muted camera sends none). Consumers that have just begun to watch are served at once; the others, whose
-decoders ask after a loss, share one request in half a second, so that no consumer can make everybody's video
-expensive.
+without a picture meanwhile, and more slowly when that takes long (a muted camera sends none). Consumers that have
+just begun to watch are served at once; the others, whose decoders ask after a loss, share one request in half a
+second, so that no consumer can make everybody's video expensive.
 """
 
 from typing import Final

@@ -203,5 +203,5 @@ def may_cross(packet: Packet, current: Layers, step: Layers) -> bool:
     if step.spatial > current.spatial:
         return False
     if step.temporal > current.temporal:
-        return mark.sync and mark.layers.temporal == step.temporal
+        return mark.sync >> step.temporal & 1 != 0
     return True

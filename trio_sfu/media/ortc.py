@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from trio_sfu.media import h264_profile
-from trio_sfu.media.capabilities import ABS_SEND_TIME_URI, TRANSPORT_CC_URI
+from trio_sfu.media.capabilities import ABS_SEND_TIME_URI, DEPENDENCY_DESCRIPTOR_URI, TRANSPORT_CC_URI
 from trio_sfu.media.codec_matching import associated_payload_type, codecs_match, common_feedback, is_rtx
 from trio_sfu.media.errors import MediaError
 from trio_sfu.media.parameters import (
@@ -149,12 +149,15 @@ def get_consumable_rtp_parameters(
                     rtcp_feedback=router_rtx.rtcp_feedback,
                 )
             )
+    with_descriptor = passes_descriptor(codecs[0].mime_type, parameters.encodings)
     return RtpParameters(
         codecs=tuple(codecs),
         header_extensions=tuple(
             RtpHeaderExtensionParameters(uri=extension.uri, id=extension.preferred_id)
             for extension in router_capabilities.header_extensions
-            if extension.kind == kind and extension.direction in ("sendrecv", "sendonly")
+            if extension.kind == kind
+            and extension.direction in ("sendrecv", "sendonly")
+            and (with_descriptor or extension.uri != DEPENDENCY_DESCRIPTOR_URI)
         ),
         encodings=tuple(
             msgspec.structs.replace(encoding, ssrc=None, rid=None, rtx=None, codec_payload_type=None)
@@ -163,6 +166,16 @@ def get_consumable_rtp_parameters(
         rtcp=RtcpParameters(cname=parameters.rtcp.cname, reduced_size=True, mux=True),
         msid=parameters.msid,
     )
+
+
+def passes_descriptor(mime_type: str, encodings: tuple[RtpEncodingParameters, ...]) -> bool:
+    """Whether consumers get the dependency descriptor: receivers of AV1 need it to tell layers apart.
+
+    Not of several streams: its frame numbers would break where a consumer goes over to another one.
+    """
+    mode = parse_scalability_mode(encodings[0].scalability_mode)
+    layered = mode.spatial_layers > 1 or mode.temporal_layers > 1
+    return mime_type.lower() == "video/av1" and len(encodings) == 1 and layered
 
 
 def can_consume(consumable: RtpParameters, capabilities: RtpCapabilities) -> bool:
