@@ -432,7 +432,7 @@ class Consumer:
     def forward(self, view: LayerView, batch: Batch, now: float) -> None:
         """Send the packets of ``batch`` that came by ``view``."""
         sink = self._session.sink
-        if sink is None or self.paused:
+        if sink is None or self.paused or self.limit is None:
             return
         if view is not self._view or not self._synchronised or self._entering:
             begun = self._begin_with(view, batch, now)
@@ -588,7 +588,8 @@ class Consumer:
         """
         self.nacks_received += 1
         self.packets_nacked += len(lost)
-        if self._retransmitter is not None and self._session.sink is not None and not self.paused:
+        silent = self.paused or self.limit is None
+        if self._retransmitter is not None and self._session.sink is not None and not silent:
             self._retransmitter.answer(lost, self._last_number, self.round_trip, now)
 
     def probe(self, octets: int, now: float) -> int:
