@@ -102,6 +102,7 @@ export class SfuClient extends Consumers {
     for (const watch of this.#watches.values()) watch.stop();
     this.#watches.clear();
   }
+
   async #closeMedia(): Promise<void> {
     this.autoConsume(null);
     this.#stopWatching();

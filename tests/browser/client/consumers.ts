@@ -152,6 +152,7 @@ export class Consumers extends Producers {
       this.consuming.get(String((payload as Json).consumerId))?.consumer.close();
     }
   }
+
   protected closeConsumers(): void {
     for (const { consumer } of [...this.consuming.values()]) consumer.close();
   }

@@ -103,6 +103,7 @@ export class Transports extends Wire {
     if (!this.#device) throw new Error("loadDevice first");
     return this.#device;
   }
+
   protected transport(direction: Direction): Promise<types.Transport> {
     return (this.#transports[direction] ??= this.#makeTransport(direction).catch((error: unknown) => {
       delete this.#transports[direction];
