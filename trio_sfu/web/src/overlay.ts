@@ -91,7 +91,7 @@ export class Overlay {
         title: DIRECTIONS[direction],
         about: direction,
         rows: [
-          { name: "path", label: "Goes by", text: path.kind.toUpperCase() },
+          { name: "path", label: "Goes by", text: pathWords(path.kind) },
           milliseconds("roundTrip", "Round trip", path.roundTrip),
           ...(direction === "send"
             ? [bitrate("available", "Could send", path.availableOutgoing)]
@@ -173,6 +173,11 @@ function rendered({ title, about, rows }: Section): HTMLElement {
 function picture({ width, height, fps }: { width?: number; height?: number; fps?: number }): string {
   if (!width || !height) return "";
   return joined(`${width} × ${height}`, fps === undefined ? "" : `${Math.round(fps)} fps`);
+}
+
+function pathWords(kind: string): string {
+  const relayed = kind.startsWith("relay/");
+  return joined(kind.replace("relay/", "").toUpperCase(), relayed ? "by a relay" : "");
 }
 
 /** Which of its layers comes, counted from 1. */
