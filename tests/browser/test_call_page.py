@@ -1,51 +1,34 @@
-"""The call page on networks that are not good: what it sends and asks for, how it shows it, and how it holds on.
+"""The call page on networks that are not good: what it sends and asks for, and how it shows it.
 
 What the server does about bandwidth is tested elsewhere. Pictures go to tests/output, to be looked at.
 """
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Locator, ViewportSize, expect
 
 from tests.browser.line import Line, Lines
 from tests.browser.test_pages import call_of_two, room
-from tests.browser.visitor import DESKTOP, LYING_PHONE, PHONE, SMALL_PHONE, SMALL_PICTURES, Visit, Visitor
+from tests.browser.visitor import (
+    DESKTOP,
+    KEEP_CONNECTIONS,
+    LYING_PHONE,
+    PHONE,
+    SMALL_PHONE,
+    Visit,
+    Visitor,
+)
 from tests.support.lossy_link import LinkSettings
 from tests.support.relay import running_relay
-from tests.support.server import Server, running_server
-from tests.support.tcp_proxy import TcpProxy, running_tcp_proxy
+from tests.support.server import Server
 
 __all__ = ["room"]  # the fixture
-
-RESUMED = "trio_sfu_resumption_resumed_total"
-
-TRANSPORTS = ("createProducerTransport", "createConsumerTransport")
 
 FIGURE = """([about, name]) => {
   const cells = document.querySelectorAll(`#figures section[data-about="${about}"] dd[data-name="${name}"]`);
   return cells.length > 0 && [...cells].every((cell) => Number(cell.dataset.value) > 0);
 }"""
-
-KEEP_CONNECTIONS = """
-window.connections = [];
-window.RTCPeerConnection = class extends RTCPeerConnection {
-  constructor(...options) {
-    super(...options);
-    window.connections.push(this);
-  }
-};
-"""
-
-FRAGMENTS = """() => window.connections
-  .filter(({ connectionState }) => connectionState === "connected")
-  .map(({ localDescription }) => /a=ice-ufrag:(\\S+)/.exec(localDescription.sdp)[1])"""
-
-RESTARTED = f"""(before) => {{
-  const now = ({FRAGMENTS})();
-  return now.length === before.length && now.every((each) => !before.includes(each));
-}}"""
 
 # Whether each encoding of the camera is active, and how many bytes of it have been sent.
 ENCODINGS = """async () => {
@@ -67,18 +50,9 @@ NARROW = 250_000  # bit/s, for more than one of SMALL_PICTURES with everybody's 
 FRAMES = "(video) => video.getVideoPlaybackQuality().totalVideoFrames"
 
 
-def waits_for(visitor: Visitor, condition: Any, what: str) -> None:
-    """Let the page go on until ``condition()``, for 20 s at most."""
-    for _ in range(200):
-        if condition():
-            return
-        visitor.page.wait_for_timeout(100)
-    raise AssertionError(f"never: {what}")
-
-
 def producer_id(visitor: Visitor, line: Line, source: str) -> str:
     """The id of what the visitor sends as ``source``."""
-    waits_for(visitor, lambda: len(line.answered("produce")) == len(line.asked("produce")), "producing")
+    visitor.waits_for(lambda: len(line.answered("produce")) == len(line.asked("produce")), "producing")
     asked = [payload["appData"]["source"] for payload in line.asked("produce")]
     return str(line.answered("produce")[asked.index(source)]["id"])
 
@@ -123,7 +97,7 @@ def test_camera_is_sent_as_simulcast_and_watched_at_the_size_of_its_tile(visit: 
     # Large, it comes as it was taken.
     bob.page.get_by_role("button", name="Pin Ann").click()
     comes(1280)
-    waits_for(ann, lambda: streams() == ["r0", "r1", "r2"], "three encodings that the server gets")
+    ann.waits_for(lambda: streams() == ["r0", "r1", "r2"], "three encodings that the server gets")
     for layer, size in zip(layers.all(), ("320 × 180", "640 × 360", "1280 × 720"), strict=True):
         expect(layer).to_contain_text(size)
     ann.picture("figures-simulcast")
@@ -217,7 +191,7 @@ def test_speaker_is_large_unless_another_is_pinned(visit: Visit, room: str) -> N
     is_large(cleo, "Bob")
     cleo.sees(cleo.tile("Ann"), cleo.tile("Bob"))
     cleo.hears(cleo.tile("Bob"))
-    waits_for(cleo, lambda: {"priority": 200} in lines[0].answered("setConsumerPriority"), "priority for the speaker")
+    cleo.waits_for(lambda: {"priority": 200} in lines[0].answered("setConsumerPriority"), "priority for the speaker")
     # Pinned, by the keyboard too: it stays, and is said.
     pin = cleo.page.get_by_role("button", name="Pin Ann")
     pin.press("Enter")
@@ -291,8 +265,8 @@ def test_tiles_that_nobody_sees_are_paused(visit: Visit, room: str) -> None:
 
     # Another tab is in front: pictures stop, sound goes on.
     cleo.page.evaluate(HIDE, True)
-    waits_for(cleo, lambda: paused() == videos, "both videos paused")
-    waits_for(cleo, lambda: len(line.answered("pauseConsumer")) == 2, "both pauses answered")
+    cleo.waits_for(lambda: paused() == videos, "both videos paused")
+    cleo.waits_for(lambda: len(line.answered("pauseConsumer")) == 2, "both pauses answered")
     cleo.hears(cleo.tile("Ann"), cleo.tile("Bob"))
     expect(cleo.tile("Ann").get_by_test_id("tile-held")).to_be_empty()
     cleo.page.evaluate(HIDE, False)
@@ -300,12 +274,11 @@ def test_tiles_that_nobody_sees_are_paused(visit: Visit, room: str) -> None:
     assert paused() == set()
     # A window so low that the last of three tiles is below its edge.
     cleo.page.set_viewport_size(ViewportSize(width=320, height=230))
-    waits_for(cleo, lambda: len(paused()) == 1, "one video paused")
+    cleo.waits_for(lambda: len(paused()) == 1, "one video paused")
     last = cleo.page.locator("#people").get_by_test_id("tile").last
     frames = last.locator("video").evaluate(FRAMES)
     last.scroll_into_view_if_needed()
-    waits_for(
-        cleo,
+    cleo.waits_for(
         lambda: last.locator("video").evaluate(FRAMES) > frames + 3,
         f"the picture comes again: {line.requests[-8:]} {line.acks[-8:]}",
     )
@@ -342,142 +315,3 @@ def test_what_is_large_comes_first_where_there_is_too_little_bandwidth(visit: Vi
         relay.to_client.settings = LinkSettings(delay=0.01)
         expect(held).to_be_empty()
         cleo.sees(cleo.tile("Ann"), cleo.tile("Bob"))
-
-
-def test_another_network_makes_the_page_restart_ice(visit: Visit, room: str) -> None:
-    """Once on both transports, while sound and picture go on."""
-    lines = Lines()
-    ann = visit(room, script=SMALL_PICTURES + KEEP_CONNECTIONS, prepare=lines.add)
-    ann.join("Ann")
-    bob = visit(room)
-    bob.join("Bob")
-    ann.sees(ann.tile("Bob"))
-    line = lines[0]
-    before = ann.page.evaluate(FRAGMENTS)
-    assert len(before) == 2
-    ann.page.evaluate("() => dispatchEvent(new Event('online'))")
-    ann.page.wait_for_function(RESTARTED, arg=before)
-    asked = [each["transportId"] for each in line.asked("restartIce")]
-    assert sorted(asked) == sorted(each["id"] for name in TRANSPORTS for each in line.answered(name))
-    ann.sees(ann.tile("Bob"))
-    bob.sees(bob.tile("Ann"))
-    ann.is_in_state("connected")
-    for name in TRANSPORTS:
-        assert len(line.asked(name)) == 1
-
-
-@pytest.mark.timeout(120)
-def test_what_no_restart_repairs_is_made_anew(visit: Visit, room: str, server: Server) -> None:
-    (port,) = server.media_ports
-    with running_relay(("127.0.0.1", port)) as relay:
-        lines = Lines(media_port=relay.port)
-        ann = visit(room, prepare=lines.add)
-        ann.join("Ann")
-        bob = visit(room)
-        bob.join("Bob")
-        ann.sees(ann.tile("Bob"))
-        line = lines[0]
-        relay.cut()
-        ann.is_in_state("interrupted")
-        ann.reads("state", "interrupted")
-        waits_for(ann, lambda: len(line.asked("restartIce")) == 6, "three restarts of both")
-        firsts = [line.answered(name)[0]["id"] for name in TRANSPORTS]
-        asked = [each["transportId"] for each in line.asked("restartIce")]
-        assert sorted(asked) == sorted(firsts * 3)
-        waits_for(ann, lambda: all(len(line.answered(name)) == 2 for name in TRANSPORTS), "other transports")
-        relay.heal()
-        ann.is_in_state("connected")
-        ann.sees(ann.tile("Bob"))
-        bob.sees(bob.tile("Ann"))
-        assert len(line.asked("restartIce")) == 6
-        assert len(line.asked("joinRoom")) == 1
-
-
-def test_call_goes_on_where_the_server_restarts_no_ice(visit: Visit, room: str) -> None:
-    lines = Lines()
-    ann, bob = visit(room, prepare=lines.add), visit(room)
-    ann.join("Ann")
-    bob.join("Bob")
-    ann.sees(ann.tile("Bob"))
-    line = lines[0]
-    refusals: list[str] = []
-
-    def refuse(payload: dict[str, str]) -> dict[str, str]:
-        refusals.append(payload["transportId"])
-        return {"error": "The server knows no such event", "code": "unknown-event"}
-
-    line.answers["restartIce"] = refuse
-    for _ in range(2):
-        ann.page.evaluate("() => dispatchEvent(new Event('online'))")
-        waits_for(ann, lambda: refusals, "a refusal")
-        ann.sees(ann.tile("Bob"))
-    assert len(refusals) <= 2  # what it does not know it is not asked again
-    bob.sees(bob.tile("Ann"))
-    ann.is_in_state("connected")
-    for name in TRANSPORTS:
-        assert len(line.asked(name)) == 1
-
-
-def test_call_goes_on_while_its_line_is_resumed(visit: Visit, room: str, server: Server) -> None:
-    """Nothing is made anew, what was clicked meanwhile counts, and what happened meanwhile is made up for."""
-    with running_tcp_proxy(port_of(server)) as proxy:
-        ann = visit(at(proxy, room), script=SMALL_PICTURES + KEEP_CONNECTIONS)
-        ann.join("Ann")
-        bob = visit(room)
-        bob.join("Bob")
-        ann.sees(ann.tile("Bob"))
-        bob.sees(bob.tile("Ann"))
-        before, resumed = ann.page.evaluate(FRAGMENTS), server.metrics()[RESUMED]
-        assert len(before) == len(TRANSPORTS)
-        proxy.cut()
-        ann.is_in_state("resuming")
-        ann.reads("state", "line to the server is lost")
-        ann.sees(ann.tile("Bob"))
-        ann.toggle("mute", False)
-        bob.toggle("camera", False)
-        ann.picture("resuming")
-        expect(bob.get("tile")).to_have_count(2)
-        proxy.heal()
-        ann.is_in_state("connected")
-        assert server.metrics()[RESUMED] == resumed + 1
-        expect(bob.tile("Ann")).to_have_attribute("data-muted", "true")
-        expect(ann.tile("Bob")).to_have_attribute("data-video", "off")
-        bob.toggle("camera", True)
-        ann.sees(ann.tile("Bob"))
-        bob.sees(bob.tile("Ann"))
-        ann.reads("state", "with one other")
-        assert ann.page.evaluate(FRAGMENTS) == before
-        ann.get("leave").click()
-        ann.is_in_state("left")
-
-
-@pytest.mark.parametrize("grace", ["0", "1"])
-def test_call_is_entered_anew_where_it_is_not_resumed(visit: Visit, room: str, grace: str) -> None:
-    """The server resumes nothing, or the line was lost for too long."""
-    with running_server("--resume-grace", grace) as server, running_tcp_proxy(port_of(server)) as proxy:
-        ann, bob = visit(at(proxy, room)), visit(server.url + room)
-        ann.join("Ann")
-        bob.join("Bob")
-        ann.sees(ann.tile("Bob"))
-        proxy.cut()
-        ann.is_in_state("reconnecting")
-        expect(bob.get("tile")).to_have_count(1)
-        proxy.heal()
-        ann.is_in_state("connected")
-        ann.sees(ann.tile("Bob"))
-        bob.sees(bob.tile("Ann"))
-        expect(bob.get("tile")).to_have_count(2)
-        assert server.metrics()[RESUMED] == 0
-        for visitor in (ann, bob):
-            visitor.page.context.close()
-        server.wait_idle()
-
-
-def port_of(server: Server) -> int:
-    port = urlsplit(server.url).port
-    assert port is not None
-    return port
-
-
-def at(proxy: TcpProxy, path: str) -> str:
-    return f"http://127.0.0.1:{proxy.port}{path}"

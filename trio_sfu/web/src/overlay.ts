@@ -102,7 +102,9 @@ export class Overlay {
     for (const [source, producer] of call.session?.producers ?? []) {
       const sent = this.#reader.sent(await producer.getStats());
       const server = this.#server.filter(({ type, producerId }) => type === "inbound-rtp" && producerId === producer.id);
-      const scores = call.outgoing.scores(producer.id).map(({ score }) => score);
+      const scores = call.outgoing.scores(producer.id);
+      const unsent = new Set(sent.layers.filter(({ active }) => !active).map(({ rid }) => rid));
+      const marks = scores.map(({ rid = "", score }) => (unsent.has(rid) ? "–" : String(score)));
       sections.push({
         title: SOURCES[source],
         about: source,
@@ -119,7 +121,7 @@ export class Overlay {
           milliseconds("roundTrip", "Round trip", sent.roundTrip),
           percent("loss", "Loss", sent.loss),
           ...(server.length > 0 ? [bitrate("serverBitrate", "Server gets", sum(server.map((each) => each.bitrate)))] : []),
-          { name: "score", label: "Score", text: scores.join(" / "), value: scores[0] },
+          { name: "score", label: "Score", text: marks.join(" / "), value: scores[0]?.score },
         ],
       });
     }
