@@ -24,6 +24,17 @@ for (const method of window.MediaDevices ? ["getUserMedia", "getDisplayMedia"] :
 }
 """
 
+# The page's connections in ``window.connections``; mediasoup-client makes some to try out what the browser can do.
+KEEP_CONNECTIONS = """
+window.connections = [];
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...options) {
+    super(...options);
+    window.connections.push(this);
+  }
+};
+"""
+
 NEW_FRAMES = """([videos, seen]) => videos.every((video, index) =>
   video.videoWidth > 0 && video.getVideoPlaybackQuality().totalVideoFrames >= seen[index] + 3)
 """
@@ -97,6 +108,14 @@ class Visitor:
             "(videos) => videos.map((each) => each.getVideoPlaybackQuality().totalVideoFrames)", videos
         )
         self.page.wait_for_function(NEW_FRAMES, arg=[videos, seen])
+
+    def waits_for(self, condition: Callable[[], object], what: str) -> None:
+        """Let the page go on until ``condition()``, for 20 s at most."""
+        for _ in range(200):
+            if condition():
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"never: {what}")
 
     def hears(self, *tiles: Locator) -> None:
         """Wait until there is sound in each."""

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.media_core import AUDIO_SSRC, VIDEO_SSRC, WALL_CLOCK, Call, Sent, audio, rtp, video, video_payload
 from trio_sfu.media.consumer import Consumer
+from trio_sfu.media.frame_mark import EVERYTHING
 from trio_sfu.wire.rtcp import (
     FullIntraRequest,
     GenericNack,
@@ -254,6 +255,27 @@ def test_a_pause_that_missed_a_keyframe_goes_on_with_it() -> None:
     scene.feed(12, 13, 14, key=[13])
     scene.consumer.resume()
     assert scene.texts() == [10, 11, 13, 14]
+
+
+def test_what_there_is_no_bandwidth_for_is_not_sent() -> None:
+    """Not at the next keyframe either, which nobody asks for; and it goes on with one."""
+    scene = Scene()
+    scene.feed(10, 11, key=[10])
+    scene.consumer.set_limit(None)
+    scene.pli()
+    scene.feed(12)
+    scene.feed(13, 14, key=[13])
+    scene.nack(scene.numbers()[0])
+    assert scene.pli() == 0
+    assert scene.texts() == [10, 11]
+    assert scene.again == []
+    scene.call.now += 1.0
+    scene.consumer.set_limit(EVERYTHING)
+    assert scene.pli() == 1
+    scene.feed(15)
+    scene.feed(16, key=[16])
+    assert scene.texts() == [10, 11, 16]
+    assert scene.numbers()[-1] - scene.numbers()[0] & 0xFFFF == 2
 
 
 def test_pause_right_after_disorder_gives_no_number_twice() -> None:

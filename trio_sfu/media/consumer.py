@@ -600,7 +600,8 @@ class Consumer:
         """
         self.nacks_received += 1
         self.packets_nacked += len(lost)
-        if self._retransmitter is not None and self._session.sink is not None and not self.paused:
+        silent = self.paused or self.limit is None
+        if self._retransmitter is not None and self._session.sink is not None and not silent:
             self._retransmitter.answer(lost, self._last_number, self.round_trip, now)
 
     def probe(self, octets: int, now: float) -> int:

@@ -31,6 +31,11 @@ export class Attention {
     });
   }
 
+  /** In device pixels, here and now. */
+  static widthOf(element: Element): number {
+    return Math.round(element.clientWidth * (window.devicePixelRatio || 1));
+  }
+
   watch(element: Element): void {
     this.#watched.set(element, { onScreen: true, width: element.clientWidth });
     this.#intersections.observe(element);

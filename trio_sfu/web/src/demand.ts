@@ -5,7 +5,7 @@
 import type { Source } from "./protocol";
 import type { Stay } from "./session";
 import { codeOf, UNKNOWN_EVENT } from "./signalling";
-import { layerFor } from "./simulcast";
+import { layerFor, LAYERS_UNKNOWN } from "./simulcast";
 
 /** Tiles are resized in many steps. */
 const DEBOUNCE_MS = 300;
@@ -49,10 +49,10 @@ export class Demand {
     this.#resumed = resumed;
   }
 
-  /** A consumer of video has begun: not paused, all layers, the lowest priority. */
-  add(producerId: string, consumerId: string, layers: number, source: Source): void {
+  /** A consumer of video has begun: not paused, the lowest priority, layers up to `layer`, or all. */
+  add(producerId: string, consumerId: string, layers: number, source: Source, layer = layers - 1): void {
     this.remove(producerId);
-    const asServed = { paused: false, layer: layers - 1, priority: 1 };
+    const asServed = { paused: false, layer: Math.min(layer, layers - 1), priority: 1 };
     const item = { producerId, consumerId, layers, source, ...asServed, pausing: false, work: Promise.resolve() };
     this.#items.set(producerId, item);
     this.#schedule(item);
@@ -121,6 +121,11 @@ export class Demand {
     item.paused = !look.visible;
     if (look.visible) this.#resumed(item.producerId);
   }
+}
+
+/** The layer to begin with where the long side will be of `width` device pixels; undefined: that is not known. */
+export function firstLayer(width: number | undefined, source: Source): number | undefined {
+  return width ? layerFor(width, LAYERS_UNKNOWN, source) : undefined;
 }
 
 /** A server without priorities serves all alike. */

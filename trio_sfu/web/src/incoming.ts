@@ -1,7 +1,7 @@
 // What the others send: found out, received, and kept in step with what the server tells. Owned by the call.
 
 import type { types } from "mediasoup-client";
-import { Demand, type Look } from "./demand";
+import { Demand, firstLayer, type Look } from "./demand";
 import type { ConsumerScore, ProducerInfo, Source } from "./protocol";
 import type { Session, Stay } from "./session";
 import { codeOf, type Signalling } from "./signalling";
@@ -31,6 +31,8 @@ export interface RemoteMedia {
 }
 
 export interface IncomingView {
+  /** The long side, in device pixels, that a video will have; undefined: that is not known. */
+  widthOf(media: RemoteMedia): number | undefined;
   mediaAdded(media: RemoteMedia, consumer: types.Consumer): void;
   mediaRemoved(media: RemoteMedia): void;
   mediaPaused(media: RemoteMedia): void;
@@ -140,13 +142,15 @@ export class Incoming {
     const current = (): boolean =>
       !session.closed && media.asked === asked && this.#media.get(media.producerId) === media;
     try {
-      const { consumer, layers, source, paused } = await session.consume(media.producerId);
+      const { producerId, kind } = media;
+      const layer = kind === "video" ? firstLayer(this.#view.widthOf(media), media.source) : undefined;
+      const { consumer, layers, source, paused } = await session.consume(producerId, layer);
       if (!current() || consumer.closed) return consumer.close();
       media.source = sourceOf(media.kind, source ?? media.source);
       if (!asked.pausedTold) media.paused = paused;
       media.consumer = consumer;
       media.layers = layers;
-      if (media.kind === "video") this.#demand.add(media.producerId, consumer.id, layers, media.source);
+      if (kind === "video") this.#demand.add(producerId, consumer.id, layers, media.source, layer);
       this.#view.mediaAdded(media, consumer);
     } catch (error) {
       // A producer or a transport may close while it is being asked for: word of that is on its way.

@@ -91,7 +91,7 @@ export class Overlay {
         title: DIRECTIONS[direction],
         about: direction,
         rows: [
-          { name: "path", label: "Goes by", text: path.kind.toUpperCase() },
+          { name: "path", label: "Goes by", text: pathWords(path.kind) },
           milliseconds("roundTrip", "Round trip", path.roundTrip),
           ...(direction === "send"
             ? [bitrate("available", "Could send", path.availableOutgoing)]
@@ -102,7 +102,9 @@ export class Overlay {
     for (const [source, producer] of call.session?.producers ?? []) {
       const sent = this.#reader.sent(await producer.getStats());
       const server = this.#server.filter(({ type, producerId }) => type === "inbound-rtp" && producerId === producer.id);
-      const scores = call.outgoing.scores(producer.id).map(({ score }) => score);
+      const scores = call.outgoing.scores(producer.id);
+      const unsent = new Set(sent.layers.filter(({ active }) => !active).map(({ rid }) => rid));
+      const marks = scores.map(({ rid = "", score }) => (unsent.has(rid) ? "–" : String(score)));
       sections.push({
         title: SOURCES[source],
         about: source,
@@ -119,7 +121,7 @@ export class Overlay {
           milliseconds("roundTrip", "Round trip", sent.roundTrip),
           percent("loss", "Loss", sent.loss),
           ...(server.length > 0 ? [bitrate("serverBitrate", "Server gets", sum(server.map((each) => each.bitrate)))] : []),
-          { name: "score", label: "Score", text: scores.join(" / "), value: scores[0] },
+          { name: "score", label: "Score", text: marks.join(" / "), value: scores[0]?.score },
         ],
       });
     }
@@ -173,6 +175,11 @@ function rendered({ title, about, rows }: Section): HTMLElement {
 function picture({ width, height, fps }: { width?: number; height?: number; fps?: number }): string {
   if (!width || !height) return "";
   return joined(`${width} × ${height}`, fps === undefined ? "" : `${Math.round(fps)} fps`);
+}
+
+function pathWords(kind: string): string {
+  const relayed = kind.startsWith("relay/");
+  return joined(kind.replace("relay/", "").toUpperCase(), relayed ? "by a relay" : "");
 }
 
 /** Which of its layers comes, counted from 1. */

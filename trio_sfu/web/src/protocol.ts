@@ -93,7 +93,12 @@ export interface Requests {
   resumeProducer: { payload: InRoom & { producerId: string }; ack: object };
   listProducers: { payload: InRoom; ack: { producers: ProducerInfo[] } };
   consume: {
-    payload: InRoom & { producerId: string; rtpCapabilities: types.RtpCapabilities; paused?: boolean };
+    payload: InRoom & {
+      producerId: string;
+      rtpCapabilities: types.RtpCapabilities;
+      paused?: boolean;
+      preferredLayers?: { spatialLayer: number; temporalLayer?: number };
+    };
     ack: ConsumerInfo;
   };
   pauseConsumer: { payload: InRoom & { consumerId: string }; ack: object };

@@ -252,6 +252,7 @@ async function join(): Promise<void> {
       tiles.setPeers(present);
       if (stateLine.dataset.state === "connected") showState("connected");
     },
+    widthOf: (media) => tiles.widthOf(media),
     mediaAdded: (media, consumer) => {
       tiles.addMedia(media, consumer).catch(() => {
         say("The browser holds the sound back until you click or tap anywhere on this page.");

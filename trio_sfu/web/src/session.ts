@@ -122,12 +122,21 @@ export class Session {
     return producer;
   }
 
-  /** Receive another's producer. Video starts paused, so that no packet comes before there is a place for it. */
-  async consume(producerId: string): Promise<Received> {
+  /**
+   * Receive another's producer, its encodings up to `layer` where that is given. Video starts paused, so that no packet
+   * comes before there is a place for it.
+   */
+  async consume(producerId: string, layer?: number): Promise<Received> {
     const transport = await this.#transport("receive");
     const { roomId } = this;
     const rtpCapabilities = this.#loaded().recvRtpCapabilities;
-    const info = await this.#signalling.request("consume", { roomId, producerId, rtpCapabilities, paused: true });
+    const info = await this.#signalling.request("consume", {
+      roomId,
+      producerId,
+      rtpCapabilities,
+      paused: true,
+      ...(layer === undefined ? {} : { preferredLayers: { spatialLayer: layer } }),
+    });
     const { id, kind, rtpParameters } = info;
     const consumer = await transport.consume({ id, producerId, kind, rtpParameters });
     await this.#signalling.request("resumeConsumer", { roomId, consumerId: id });

@@ -47,7 +47,7 @@ export function sendingOptions(
   track: MediaStreamTrack,
   codecs: readonly types.RtpCodecCapability[] = [],
 ): types.ProducerOptions {
-  if (source === "microphone") return { codecOptions: { opusDtx: true, opusFec: true } };
+  if (source === "microphone") return { codecOptions: { opusDtx: true, opusFec: true, opusNack: true } };
   const mimeType = VIDEO_CODECS.find((wanted) => codecs.some((each) => each.mimeType.toLowerCase() === wanted));
   const codec = codecs.find((each) => each.mimeType.toLowerCase() === mimeType);
   const side = longSide(track);
@@ -60,6 +60,9 @@ export function sendingOptions(
     ...(codec ? { codec } : {}),
   };
 }
+
+/** More than any source has; the server takes what is too high for the highest. */
+export const LAYERS_UNKNOWN = 9;
 
 /** The lowest of `layers` encodings that still looks good where its long side is `width` device pixels. */
 export function layerFor(width: number, layers: number, source: Source): number {

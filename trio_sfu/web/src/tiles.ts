@@ -149,6 +149,12 @@ export class Tiles {
     else this.#tiles.get(userId)?.removeTrack(producerId);
   }
 
+  /** The long side, in device pixels, that a picture will have; undefined where it has no tile yet. */
+  widthOf(media: RemoteMedia): number | undefined {
+    const tile = this.#of(media);
+    return tile && longSide(tile, Attention.widthOf(tile.element));
+  }
+
   #of({ userId, source }: RemoteMedia): Tile | undefined {
     return this.#tiles.get(source === "screen" ? screenKey(userId) : userId);
   }
@@ -208,8 +214,7 @@ export class Tiles {
     const tile = this.#tiles.get(key);
     if (!tile?.videoId || tile.element.dataset.own === "true") return;
     const { source } = tile.element.dataset;
-    // Layers are known by their long sides, and the tile is as wide as an upright picture's short one.
-    const width = Math.round(tileWidth * (tile.upright && source === "camera" ? RATIO : 1));
+    const width = longSide(tile, tileWidth);
     const priority =
       key === this.#main ? LARGE : source === "screen" ? SCREEN : key === this.#speaker ? SPEAKER : OTHERS;
     this.#view.lookChanged(tile.videoId, { visible, width, priority });
@@ -218,6 +223,11 @@ export class Tiles {
 
 function screenKey(userId: string): string {
   return `${userId}/screen`;
+}
+
+/** Layers are known by their long sides, and the tile is as wide as an upright picture's short one. */
+function longSide(tile: Tile, tileWidth: number): number {
+  return Math.round(tileWidth * (tile.upright && tile.element.dataset.source === "camera" ? RATIO : 1));
 }
 
 /** Choose the number of columns that makes the tiles largest; below a least size the container scrolls instead. */
