@@ -382,23 +382,32 @@ class Consumer:
 
         ``at_once``: the path is full, so another stream than the one to go over to is not sent until it is there.
         """
+        now = self._session.now()
         if limit == self.limit:
+            if at_once:
+                self._quit_old(now)
             return
         held, self.limit = self.limit is None, limit
         if limit is None:
             self._stop()
             return
-        now = self._session.now()
         self.producer.choose_for(self, now, lasted=True)
-        if at_once and self._next_view is not None and self._view is not None and self._synchronised:
+        if at_once:
+            self._quit_old(now)
+        self.tell_layers(now)
+        if held and not self.paused:
+            self.restart(now)
+
+    def _quit_old(self, now: float) -> None:
+        """Send nothing of the old stream any more, where it is on its way to a lower one."""
+        if self._next_view is None or self._view is None or not self._synchronised:
+            return
+        if self._next_view.stream.index < self._view.stream.index:
             self._synchronised = False
             _give_up(self._view, self)
             if self._retransmitter is not None:
                 self._retransmitter.forget()  # what is missing would come too late to be of use
             self.begin(now)
-        self.tell_layers(now)
-        if held and not self.paused:
-            self.restart(now)
 
     def options(self, now: float) -> list[tuple[Layers, int]]:
         """What may go out of what is preferred, and the bit rate of each, ascending; none while that is not known."""
