@@ -186,7 +186,7 @@ async def test_a_run_is_told_who_speaks(autojump_clock: MockClock) -> None:
         stage.announce()
         await trio.sleep(10)
         stage.broadcast.speaks("nobody")
-        assert [run.speakers for run in stage.runs] == [["b", "a", "b"], ["c", "a"]]
+        assert [run.speakers for run in stage.runs] == [["b", "a", "b", "c"], ["c", "a"]]
         assert stage.states == ["starting", "live", "restarting", "live", "ended"]
 
 

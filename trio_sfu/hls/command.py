@@ -5,8 +5,8 @@ Every input is scaled and padded to its tile by filters that follow a change of 
 stops (:mod:`trio_sfu.hls.feed`), so nothing here waits for anybody.
 
 **Who is large** changes while FFmpeg runs. Places then have fixed sizes, and each takes its pictures, before they are
-scaled, from whom its ``streamselect`` says. One command (:func:`enlarge`) reaches all of these filters. Some of them may
-have done the next picture already, so for a picture somebody may be seen twice.
+scaled, from whom its ``streamselect`` says. One command (:func:`enlarge`) reaches all of these filters. Some may
+have done the next picture already: for so long somebody may be seen twice.
 """
 
 from collections.abc import Sequence
