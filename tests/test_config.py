@@ -93,8 +93,8 @@ def test_turn() -> None:
 def test_live_streams() -> None:
     argv = (
         "--ffmpeg /opt/ffmpeg --hls-size 640x360 --hls-fps 25 --hls-video-bitrate 800000 --hls-audio-bitrate 64000 "
-        "--hls-tiles 9 --hls-names --hls-font a.ttf --hls-segment 4 --hls-part 0.5 --hls-window 120 "
-        "--hls-ports 4000-4099 --hls-dir /tmp/hls --record-dir rec"
+        "--hls-layout speaker --hls-tiles 9 --hls-names --hls-font a.ttf --hls-segment 4 --hls-part 0.5 "
+        "--hls-window 120 --hls-ports 4000-4099 --hls-dir /tmp/hls --record-dir rec"
     )
     assert parse(argv.split(), {}).hls == HlsOptions(
         ffmpeg="/opt/ffmpeg",
@@ -103,6 +103,7 @@ def test_live_streams() -> None:
         frame_rate=25,
         video_bitrate=800_000,
         audio_bitrate=64_000,
+        layout="speaker",
         max_tiles=9,
         show_names=True,
         font="a.ttf",
@@ -124,6 +125,7 @@ def test_live_streams_in_the_environment() -> None:
     assert options == HlsOptions(width=320, height=180, show_names=True, first_port=5000, last_port=5009)
     assert parse([], {"TRIO_SFU_HLS": "0"}).hls is None
     assert parse(["--hls"], {"TRIO_SFU_HLS": "off"}).hls == HlsOptions()
+    assert parse([], {"TRIO_SFU_HLS_LAYOUT": "speaker"}).hls == HlsOptions(layout="speaker")
 
 
 def test_host_names() -> None:
@@ -166,6 +168,7 @@ def test_host_names() -> None:
         (["--hls-ports", "5000-5001"], "--hls-ports: 5000-5001 is not a range of at least four ports"),
         (["--hls-part", "0.1"], "--hls-part: 0.1 is not between 0.2 and 1 seconds"),
         (["--hls-window", "10"], "--hls-window must hold at least six segments"),
+        (["--hls-layout", "circle"], "--hls-layout: invalid choice: 'circle'"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["extra"], "unrecognized arguments: extra"),
     ],
@@ -186,6 +189,7 @@ def test_mistakes(argv: Sequence[str], says: str, capsys: pytest.CaptureFixture[
         ("TURN", "turn:a.example turn:", "TRIO_SFU_TURN: 'turn:' is not like turn:turn.example.org"),
         ("TURN_SECRET", "s", "--turn-secret needs --turn"),
         ("HLS", "maybe", "TRIO_SFU_HLS: 'maybe' is neither yes nor no"),
+        ("HLS_LAYOUT", "circle", "TRIO_SFU_HLS_LAYOUT: 'circle' is none of grid, speaker"),
         ("TLS_CERT", "cert.pem", "--tls-cert needs --tls-key as well"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trio_sfu import __version__
-from trio_sfu.hls.options import HlsOptions
+from trio_sfu.hls.options import LAYOUTS, HlsOptions
 from trio_sfu.rooms.room import RoomLimits
 from trio_sfu.rooms.turn import check_turn_url
 from trio_sfu.signalling.tls import load_tls_context
@@ -112,6 +112,7 @@ _OF_HLS: Final = {
     "hls_fps": "frame_rate",
     "hls_video_bitrate": "video_bitrate",
     "hls_audio_bitrate": "audio_bitrate",
+    "hls_layout": "layout",
     "hls_tiles": "max_tiles",
     "hls_names": "show_names",
     "hls_font": "font",
@@ -207,6 +208,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--hls-fps", _integer(5, 60), "RATE", "its frames a second", hls.frame_rate)
     add("--hls-video-bitrate", _integer(50_000, 50_000_000), "BPS", "its bits a second, at most", hls.video_bitrate)
     add("--hls-audio-bitrate", _integer(16_000, 512_000), "BPS", "bits a second of the mixed sound", hls.audio_bitrate)
+    parser.add_argument(
+        "--hls-layout",
+        choices=LAYOUTS,
+        default=hls.layout,
+        help="tiles of one size, or whoever speaks large and the others small below (default: %(default)s)",
+    )
     add("--hls-tiles", _integer(1, 49), "NUMBER", "participants in the picture; more are only heard", hls.max_tiles)
     add_switch("--hls-names", hls.show_names, "write the participants' names on their tiles")
     add("--hls-font", str, "FILE", "the font of the names (default: what the system has)", hls.font)

@@ -171,6 +171,25 @@ async def test_runs_do_not_overlap(autojump_clock: MockClock) -> None:
         assert stage.users == ["a", "c"]
 
 
+async def test_a_run_is_told_who_speaks(autojump_clock: MockClock) -> None:
+    async with on(Stage(clean_up_seconds=1)) as stage:
+        stage.broadcast.speaks("b")
+        stage.announce("ab")
+        await trio.sleep(5)
+        stage.broadcast.speaks("a")
+        stage.broadcast.speaks("b")
+        stage.announce("abc")
+        await trio.sleep(SETTLE_SECONDS + 0.5)
+        stage.broadcast.speaks("c")  # while the first one is being cleaned up
+        await trio.sleep(5)
+        stage.broadcast.speaks("a")
+        stage.announce()
+        await trio.sleep(10)
+        stage.broadcast.speaks("nobody")
+        assert [run.speakers for run in stage.runs] == [["b", "a", "b", "c"], ["c", "a"]]
+        assert stage.states == ["starting", "live", "restarting", "live", "ended"]
+
+
 # -- nobody left ---
 
 

@@ -98,6 +98,48 @@ async def test_a_flood_of_errors_is_read_and_not_all_logged(caplog: pytest.LogCa
     await process.stop(1)
 
 
+async def test_it_is_told_what_to_do() -> None:
+    process = FfmpegProcess.launch(shell("read line; echo $line; read line; echo $line"), commanded=True)
+    assert process.command("first one\n")
+    assert process.command("second one\n")
+    output = b""
+    while piece := await process.receive_output():
+        output += piece
+    assert output == b"first one\nsecond one\n"
+    await process.wait()
+    assert not process.command("nobody listens\n")
+    await process.stop(1)
+    assert not process.command("nobody is there\n")
+
+
+async def test_one_that_reads_no_commands_holds_nobody_up() -> None:
+    before = open_fds()
+    process = FfmpegProcess.launch(shell("exec sleep 60"), commanded=True)
+    line = "x" * 999 + "\n"
+    written = 0
+    while process.command(line):
+        written += 1
+        assert written < 10_000
+    assert written > 0
+    assert not process.command(line)
+    await process.stop(5)
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("line", ["", "no end", "two\nlines\n", "x" * 5000 + "\n"])
+async def test_what_is_no_command(line: str) -> None:
+    process = FfmpegProcess.launch(shell("exec sleep 60"), commanded=True)
+    with pytest.raises(ValueError, match="not a command"):
+        process.command(line)
+    await process.stop(5)
+
+
+async def test_without_commands_it_has_no_input() -> None:
+    process = FfmpegProcess.launch(shell("cat; echo end"))
+    assert await process.receive_output() == b"end\n"
+    await process.stop(1)
+
+
 async def test_it_cannot_be_started() -> None:
     before = open_fds()
     with pytest.raises(OSError, match="No such file"):

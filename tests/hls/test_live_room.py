@@ -54,6 +54,9 @@ class FakeLive:
     def changed(self, participants: Sequence[LiveParticipant]) -> None:
         self.announced.append(tuple(participants))
 
+    def speaks(self, user_id: str) -> None:
+        raise AssertionError("nobody sends audio levels here")
+
     @property
     def users(self) -> str:
         """Those who were announced last."""

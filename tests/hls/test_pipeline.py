@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import av
@@ -17,8 +18,8 @@ import trio
 from tests.support.studio import LUMA, TONES, Actor, Studio, open_studio
 from tests.support.until import until
 from trio_sfu.hls import pipeline as module
-from trio_sfu.hls.ffmpeg import FfmpegMissing
-from trio_sfu.hls.options import HlsOptions
+from trio_sfu.hls.ffmpeg import FfmpegMissing, FfmpegProcess
+from trio_sfu.hls.options import LAYOUTS, HlsOptions, Layout
 from trio_sfu.hls.pipeline import STEPS, Pipeline, PipelineFailed, PipelineStats, Step
 from trio_sfu.hls.ports import NoPorts, PortRange
 
@@ -164,11 +165,123 @@ async def test_everybody_is_seen_moving_and_heard(count: int, tmp_path: Path) ->
         assert hears(sound[-24_000:], tone)
 
 
+async def test_who_speaks_is_large(tmp_path: Path) -> None:
+    options = replace(SMALL, layout="speaker")
+    said_at: list[int] = []  # by the length of the output
+    async with a_stage(tmp_path) as stage, trio.open_nursery() as nursery:
+        actors = [stage.studio.actor() for _ in range(3)]
+        nursery.start_soon(lambda: stage.run(*actors, options=options))
+        await until(lambda: stage.output.count(b"moof") > 60, seconds=20)
+        pid = stage.ffmpeg_pid
+        for actor in (actors[2], actors[1]):
+            assert stage.pipeline is not None
+            stage.pipeline.speaks(actor.name)
+            said_at.append(len(stage.output))
+            fragments = stage.output.count(b"moof")
+            await until(lambda: stage.output.count(b"moof") > fragments + 190, seconds=20)  # noqa: B023
+        assert stage.ffmpeg_pid == pid
+        stage.scope.cancel()
+        await until(lambda: stage.stats.pipelines == 0)
+        assert stage.stats.launches == 1
+        stage.assert_nothing_left(actors)
+    pictures, _ = decode(bytes(stage.output), tmp_path / "out.mp4")
+    before = [len(decode(bytes(stage.output[:length]), tmp_path / "cut.mp4")[0]) for length in said_at]
+    # The large place, then the small ones.
+    places = [(slice(32, 288), 72), (slice(96, 160), 162), (slice(160, 224), 162)]
+    shown = [
+        tuple(
+            min(range(3), key=lambda who: abs(numpy.median(picture[row, columns]) - LUMA[who]))
+            for columns, row in places
+        )
+        for picture in pictures
+    ]
+    steady = [places for places, run in groupby(shown) if len(list(run)) > 5]
+    assert steady == [(0, 1, 2), (2, 1, 0), (1, 0, 2)]
+    changes = [shown.index(places) for places in steady[1:]]
+    for index, said in zip(changes, before, strict=True):
+        assert said <= index < said + 2 * options.frame_rate
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert all(abs(later - earlier - 1 / 15) < 0.01 for earlier, later in pairwise(times[1:])), "it never stopped"
+    for columns, row in places:
+        rows = [picture[row, columns].astype(int) for picture in pictures[-20:]]
+        assert len({int(numpy.argmax(each)) for each in rows}) > 5, "large or small, it moves"
+
+
+async def test_pictures_of_other_sizes_go_to_any_place(tmp_path: Path) -> None:
+    async with a_stage(tmp_path) as stage, trio.open_nursery() as nursery:
+        actors = [stage.studio.actor() for _ in range(2)]
+        nursery.start_soon(lambda: stage.run(*actors, options=replace(SMALL, layout="speaker")))
+
+        async def go_on() -> None:
+            fragments = stage.output.count(b"moof")
+            await until(lambda: stage.output.count(b"moof") > fragments + 120, seconds=20)
+
+        await until(lambda: stage.output.count(b"moof") > 30, seconds=20)
+        actors[1].resize(80, 144)
+        await go_on()
+        assert stage.pipeline is not None
+        stage.pipeline.speaks(actors[1].name)
+        await go_on()
+        actors[1].resize(320, 180)
+        await go_on()
+        stage.scope.cancel()
+        await until(lambda: stage.stats.pipelines == 0)
+        assert stage.stats.launches == 1
+    pictures, _ = decode(bytes(stage.output), tmp_path / "out.mp4")
+
+    def looks(picture: numpy.ndarray) -> tuple[int, int, int]:
+        """Left of the middle, in the middle, and in the small place: LUMA's index, or -1 where it is black."""
+        row = picture[72].astype(int)
+        spots = (row[36:100], row[130:190], picture[162, 152:168].astype(int))
+        return tuple(next((i for i in range(2) if abs(numpy.median(s) - LUMA[i]) < 8), -1) for s in spots)  # type: ignore[return-value]
+
+    steady = [what for what, run in groupby(map(looks, pictures)) if len(list(run)) > 5]
+    assert steady == [(0, 0, 1), (-1, 1, 0), (1, 1, 0)]
+
+
+async def test_a_shared_screen_is_large(tmp_path: Path) -> None:
+    options = replace(SMALL, layout="speaker")
+    async with a_stage(tmp_path) as stage, trio.open_nursery() as nursery:
+        actors = [stage.studio.actor() for _ in range(2)]
+        actors[1].participant.video.app_data["source"] = "screen"
+        pipeline = stage.make(actors, options)
+        pipeline.speaks(actors[0].name)
+
+        async def run() -> None:
+            with stage.scope:
+                await pipeline.run()
+
+        nursery.start_soon(run)
+        await until(lambda: stage.output.count(b"moof") > 90, seconds=20)
+        stage.scope.cancel()
+    pictures, _ = decode(bytes(stage.output), tmp_path / "out.mp4")
+    assert {round(numpy.median(picture[72, 32:288]) / 10) for picture in pictures[-10:]} == {round(LUMA[1] / 10)}
+
+
+async def test_an_ffmpeg_that_reads_no_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs the change of the picture and nothing else."""
+    monkeypatch.setattr(FfmpegProcess, "command", lambda self, line: False)
+    async with a_stage(tmp_path) as stage, trio.open_nursery() as nursery:
+        actors = [stage.studio.actor() for _ in range(2)]
+        nursery.start_soon(lambda: stage.run(*actors, options=replace(SMALL, layout="speaker")))
+        await until(lambda: stage.output.count(b"moof") > 30, seconds=20)
+        assert stage.pipeline is not None
+        stage.pipeline.speaks(actors[1].name)
+        await until(lambda: stage.output.count(b"moof") > 150, seconds=20)
+        stage.scope.cancel()
+        await until(lambda: stage.stats.pipelines == 0)
+        stage.assert_nothing_left(actors)
+    pictures, _ = decode(bytes(stage.output), tmp_path / "out.mp4")
+    assert {round(numpy.median(picture[72, 32:288]) / 10) for picture in pictures[-10:]} == {round(LUMA[0] / 10)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("step", STEPS)
-async def test_cancelled_at_any_step(step: Step, tmp_path: Path) -> None:
+async def test_cancelled_at_any_step(step: Step, layout: Layout, tmp_path: Path) -> None:
     async with a_stage(tmp_path) as stage:
         actors = [stage.studio.actor(), stage.studio.actor()]
-        await stage.run(*actors, cancel_at=step)
+        await stage.run(*actors, options=replace(SMALL, layout=layout), cancel_at=step)
         stage.assert_order()
         stage.assert_nothing_left(actors)
         # And the room can be streamed all the same.

@@ -36,6 +36,9 @@ class SlowToLetGo:
     def changed(self, participants: Sequence[LiveParticipant]) -> None:
         pass
 
+    def speaks(self, user_id: str) -> None:
+        pass
+
 
 @asynccontextmanager
 async def rooms_that_end_in(seconds: float) -> AsyncIterator[Rooms]:

@@ -54,6 +54,7 @@ class World:
         self.media = FakeMedia()
         self.events: list[tuple[float, Event]] = []
         self.transports: dict[str, SessionTransport] = {}
+        self.live = LiveListener()
         self.rooms: Rooms
         self.room_id = ""
         self._number = 0
@@ -115,11 +116,29 @@ class World:
         )
 
 
+class LiveListener:
+    """A live stream that notes who speaks."""
+
+    def __init__(self) -> None:
+        self.speakers = ""
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    def changed(self, participants: object) -> None:
+        pass
+
+    def speaks(self, user_id: str) -> None:
+        self.speakers += user_id
+
+
 @asynccontextmanager
 async def a_world(*users: str) -> AsyncIterator[World]:
     world = World()
     media = RoomMedia(
-        router=world.router, transport=cast(Any, lambda router: SessionTransport(world.media, world.call))
+        router=world.router,
+        transport=cast(Any, lambda router: SessionTransport(world.media, world.call)),
+        live=lambda room_id, router, tell: world.live,
     )
     async with open_rooms(media, RoomLimits(), world.emit, serialise=True) as rooms:
         world.rooms = rooms
@@ -139,6 +158,23 @@ async def test_everyone_is_told_who_speaks(autojump_clock: MockClock) -> None:
         for user in "abc":
             said = world.take(user, m.ActiveSpeaker)
             assert said == [world.speaker("a", mics["a"]), world.speaker("b", mics["b"])]
+
+
+async def test_the_live_stream_is_told_who_speaks(autojump_clock: MockClock) -> None:
+    async with a_world("a", "b", "c") as world:
+        for user in "ab":
+            await world.produce(user)
+        await world.hear(1, a=SILENCE, b=SILENCE)
+        assert world.live.speakers == ""
+        await world.hear(2, a=SPEECH, b=SILENCE)
+        assert world.live.speakers == "a"
+        await world.hear(2, a=SILENCE, b=SPEECH)
+        assert world.live.speakers == "ab"
+        await world.ok("b", m.StopProducing(), m.ProducingStopped)
+        assert world.take("c", m.ActiveSpeaker)[-1] == world.speaker(None, None)
+        assert world.live.speakers == "ab", "that somebody stops says nothing about who is to be seen"
+        await world.hear(2, a=SPEECH)
+        assert world.live.speakers == "aba"
 
 
 async def test_levels_while_somebody_is_audible_and_one_empty_list(autojump_clock: MockClock) -> None:

@@ -42,6 +42,8 @@ class FakeRun:
         """When it was cancelled or failed."""
         self.ended = math.nan
         """When it had cleaned up."""
+        self.speakers: list[str] = []
+        """Who was said to speak, before it ran too."""
         self._stage = stage
         self._frames = 0
 
@@ -62,6 +64,9 @@ class FakeRun:
                 await trio.sleep(stage.clean_up_seconds)
             self.ended = trio.current_time()
             stage.active.remove(self)
+
+    def speaks(self, user_id: str) -> None:
+        self.speakers.append(user_id)
 
     def show(self, frames: int = 1) -> None:
         """Frames as long as a part; every sixth is a keyframe."""

@@ -57,9 +57,15 @@ class _Loop:
             frame = av.AudioFrame.from_ndarray(stereo[:, start : start + 1920], format="s16", layout="stereo")
             frame.sample_rate, frame.pts = 48_000, start // 2
             self.sound += [bytes(packet) for packet in encoder.encode(frame)]
+        self._numbers = count()
+        self.resize(160, 90)
+
+    def resize(self, width: int, height: int) -> None:
+        """Pictures of this size, even numbers, from now on: the next one is a keyframe."""
+        self._size = width, height
         self._encoder = av.CodecContext.create("libvpx", "w")
         assert isinstance(self._encoder, av.VideoCodecContext)
-        self._encoder.width, self._encoder.height, self._encoder.pix_fmt = 160, 90, "yuv420p"
+        self._encoder.width, self._encoder.height, self._encoder.pix_fmt = width, height, "yuv420p"
         self._encoder.time_base = fractions.Fraction(1, FRAME_RATE)
         self._encoder.bit_rate = 150_000
         self._encoder.options = {
@@ -69,15 +75,15 @@ class _Loop:
             "error-resilient": "1",
             "kf-max-dist": "9999",
         }
-        self._numbers = count()
 
     def picture(self, *, keyframe: bool) -> bytes:
         """The next one, encoded; the bar is a little further on."""
         number = next(self._numbers)
-        plane = numpy.full((135, 160), 128, numpy.uint8)
-        plane[:90] = self.luma
-        bar = number * 4 % 160
-        plane[:90, bar : bar + 12] = 235
+        width, height = self._size
+        plane = numpy.full((height * 3 // 2, width), 128, numpy.uint8)
+        plane[:height] = self.luma
+        bar = number * 4 % width
+        plane[:height, bar : bar + 12] = 235
         frame = av.VideoFrame.from_ndarray(plane, format="yuv420p")
         frame.pts = number
         if keyframe:
@@ -118,6 +124,10 @@ class Actor:
             self._studio.router.produce(self, "video", msgspec.convert(video, RtpParameters)),
         )
         return self.participant
+
+    def resize(self, width: int, height: int) -> None:
+        """Pictures of this size from now on."""
+        self._loop.resize(width, height)
 
     async def send(self) -> None:
         """Send until cancelled, as fast as the clock goes."""

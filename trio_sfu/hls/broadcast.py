@@ -42,6 +42,9 @@ class Run(Protocol):
     async def run(self) -> None:
         """Run until cancelled, or raise."""
 
+    def speaks(self, user_id: str) -> None:
+        """This user speaks from now on."""
+
 
 class Writer(Protocol):
     """A listener of a :class:`LiveStream` with a task of its own."""
@@ -87,6 +90,8 @@ class Broadcast:
         self._participants: tuple[LiveParticipant, ...] = ()
         self._changed = trio.Event()
         self._changed_at = float("-inf")
+        self._speaker: str | None = None
+        self._run: Run | None = None
         self._state: LiveState | None = None
 
     def changed(self, participants: Sequence[LiveParticipant]) -> None:
@@ -98,6 +103,12 @@ class Broadcast:
         self._changed_at = trio.current_time()
         self._changed.set()
         self._changed = trio.Event()
+
+    def speaks(self, user_id: str) -> None:
+        """See :class:`trio_sfu.rooms.live.LiveOutput`. Kept for the next runs."""
+        self._speaker = user_id
+        if self._run is not None:
+            self._run.speaks(user_id)
 
     async def run(self) -> None:
         """See :class:`trio_sfu.rooms.live.LiveOutput`."""
@@ -184,7 +195,9 @@ class Broadcast:
             if self._state != "live" and packager.parts:
                 self._tell("live")
 
-        pipeline = self._make_pipeline(participants, take)
+        self._run = pipeline = self._make_pipeline(participants, take)
+        if self._speaker is not None:
+            pipeline.speaks(self._speaker)
         reason: str | None = None
         try:
             async with trio.open_nursery() as nursery:
@@ -196,6 +209,7 @@ class Broadcast:
         except* OSError as failures:
             reason = _about_os(_first(failures))
         finally:
+            self._run = None
             packager.finish()
         return reason
 

@@ -1,4 +1,4 @@
-"""One FFmpeg process: found, started, read from, and always reaped. Used by the pipeline.
+"""One FFmpeg process: found, started, read from, told what to change, and always reaped. Used by the pipeline.
 
 The process dies with ours, however ours ends: the kernel sends it SIGKILL when the thread that started it is gone
 (``PR_SET_PDEATHSIG``). That is why it is not started by way of trio, which forks in a worker thread that goes away
@@ -8,6 +8,7 @@ after some seconds of idleness.
 import ctypes
 import logging
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -71,13 +72,19 @@ class FfmpegProcess:
         self._errors = trio.lowlevel.FdStream(os.dup(popen.stderr.fileno()))
         popen.stdout.close()
         popen.stderr.close()
+        self._input = popen.stdin
+        if self._input is not None:
+            os.set_blocking(self._input.fileno(), False)
         self._last_lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._logged = 0
         self._closed = False
 
     @classmethod
-    def launch(cls, command: Sequence[str]) -> "FfmpegProcess":
-        """Start it, with its output and its errors on pipes. Raises OSError where it cannot be started."""
+    def launch(cls, command: Sequence[str], *, commanded: bool = False) -> "FfmpegProcess":
+        """Start it, with its output and its errors on pipes, and its input where it is to be ``commanded``.
+
+        Raises OSError where it cannot be started.
+        """
         parent = os.getpid()
 
         def before_exec() -> None:
@@ -89,7 +96,7 @@ class FfmpegProcess:
         return cls(
             subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if commanded else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
@@ -107,6 +114,23 @@ class FfmpegProcess:
     def last_lines(self) -> str:
         """The end of what it wrote to standard error, in one line."""
         return " / ".join(self._last_lines)
+
+    def command(self, line: str) -> bool:
+        """Write a line to its standard input, all of it or nothing, and never wait. Whether it was written.
+
+        It was not where FFmpeg has ended, or has not read what came before. For one launched ``commanded`` only.
+        Raises ValueError for what is not one line that a pipe takes as a whole.
+        """
+        data = line.encode()
+        if not data.endswith(b"\n") or data.count(b"\n") > 1 or len(data) > select.PIPE_BUF:
+            raise ValueError(f"not a command: {line!r}")
+        assert self._input is not None, "it has no standard input"
+        if self._closed:
+            return False
+        try:
+            return os.write(self._input.fileno(), data) == len(data)
+        except OSError:  # the pipe is full, or nobody has its other end any more
+            return False
 
     async def receive_output(self) -> bytes:
         """The next piece of standard output; empty at its end."""
@@ -157,6 +181,8 @@ class FfmpegProcess:
         code = await self.wait()
         if not self._closed:
             self._closed = True
+            if self._input is not None:
+                self._input.close()
             await self._output.aclose()
             await self._errors.aclose()
             os.close(self._pidfd)

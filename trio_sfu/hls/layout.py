@@ -3,7 +3,7 @@
 from math import ceil, isqrt
 from typing import NamedTuple
 
-__all__ = ["Tile", "tiles"]
+__all__ = ["Tile", "stage", "tiles"]
 
 
 class Tile(NamedTuple):
@@ -33,4 +33,27 @@ def tiles(count: int, width: int, height: int) -> tuple[Tile, ...]:
         left = (width - in_row * tile_width) // 4 * 2
         top = (height - rows * tile_height) // 4 * 2 + row * tile_height
         places += (Tile(left + column * tile_width, top, tile_width, tile_height) for column in range(in_row))
+    return tuple(places)
+
+
+def stage(count: int, width: int, height: int) -> tuple[Tile, ...]:
+    """A large tile, the first, as wide as the picture, and a strip of small ones below it, centred.
+
+    Up to five small ones are in one row of a fifth of the height; more get a quarter, in rows that hold all of them.
+    Raises ValueError where ``count`` is less than 1 or the picture too small for it.
+    """
+    small = count - 1
+    if small < 1:
+        return tiles(count, width, height)
+    share, rows = (5, 1) if small <= 5 else (4, isqrt((small - 1) // 4) + 1)
+    columns = min(share * rows, ceil(small / rows))
+    tile_width, tile_height = width // (share * rows) // 2 * 2, height // (share * rows) // 2 * 2
+    if tile_width < 16 or tile_height < 16:
+        raise ValueError(f"a picture of {width}x{height} is too small for {count} participants")
+    strip = height - rows * tile_height
+    places = [Tile(0, 0, width // 2 * 2, strip // 2 * 2)]
+    for index in range(small):
+        row, column = divmod(index, columns)
+        left = (width - min(columns, small - row * columns) * tile_width) // 4 * 2
+        places.append(Tile(left + column * tile_width, strip // 2 * 2 + row * tile_height, tile_width, tile_height))
     return tuple(places)

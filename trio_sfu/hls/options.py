@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
-__all__ = ["HlsOptions"]
+__all__ = ["LAYOUTS", "HlsOptions", "Layout"]
+
+Layout = Literal["grid", "speaker"]
+LAYOUTS: Final[tuple[Layout, ...]] = Layout.__args__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,8 @@ class HlsOptions:
     frame_rate: int = 30
     video_bitrate: int = 2_500_000
     audio_bitrate: int = 128_000
+    layout: Layout = "grid"
+    """All tiles of one size, or whoever speaks large."""
     max_tiles: int = 16
     """Participants in the picture; those above it are heard only."""
     show_names: bool = False

@@ -18,12 +18,13 @@ from typing import Final, Literal
 
 import trio
 
-from trio_sfu.hls.command import Input, ffmpeg_command
+from trio_sfu.hls.command import Input, enlarge, ffmpeg_command
 from trio_sfu.hls.feed import AudioFeed, ClockOffset, Timeline, VideoFeed
 from trio_sfu.hls.ffmpeg import FfmpegProcess, find_ffmpeg
 from trio_sfu.hls.options import HlsOptions
 from trio_sfu.hls.ports import PortPair, PortRange, wait_bound
 from trio_sfu.hls.sdp import Stream, session_description
+from trio_sfu.hls.spotlight import Spotlight
 from trio_sfu.hls.state import STATE_FILE, RunState, save
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.producer import Producer
@@ -125,6 +126,17 @@ class Pipeline:
         self._ffmpeg: FfmpegProcess | None = None
         self._patience = trio.CancelScope()
         """Over when there has been no output for too long."""
+        self._composing = False
+        """Whether FFmpeg has its filters; what it is told before that is lost."""
+        # Derived
+        self._shown: Final = participants[: options.max_tiles]
+        follows = options.layout == "speaker" and len(self._shown) > 1
+        self._spotlight: Final = Spotlight([each.user_id for each in self._shown]) if follows else None
+
+    def speaks(self, user_id: str) -> None:
+        """This user speaks from now on: to be large soon, where the layout follows. At any time, :meth:`run` or not."""
+        if self._spotlight is not None:
+            self._spotlight.speaks(user_id)
 
     async def run(self) -> None:
         """Run until cancelled. Raises :class:`PipelineFailed` where FFmpeg ends or stalls, :class:`NoPorts`,
@@ -179,7 +191,7 @@ class Pipeline:
         self._trace("lease ports")
         for index, participant in enumerate(self.participants):
             self._sources.append(_Source(participant.audio, self._ports.lease()))
-            if index < self._options.max_tiles:
+            if index < len(self._shown):
                 self._sources.append(_Source(participant.video, self._ports.lease()))
 
     async def _create_transports(self, nursery: trio.Nursery) -> None:
@@ -207,11 +219,11 @@ class Pipeline:
     def _launch_ffmpeg(self, nursery: trio.Nursery) -> None:
         """5. One FFmpeg for the room."""
         self._trace("launch FFmpeg")
-        inputs = [
-            Input(each.name, video=index < self._options.max_tiles) for index, each in enumerate(self.participants)
-        ]
+        inputs = [Input(each.name, video=index < len(self._shown)) for index, each in enumerate(self.participants)]
+        large = None if self._spotlight is None else self._spotlight.begin(self._screens())
         program = find_ffmpeg(self._options.ffmpeg)
-        self._ffmpeg = FfmpegProcess.launch(ffmpeg_command(program, str(self._sdp_path), inputs, self._options))
+        command = ffmpeg_command(program, str(self._sdp_path), inputs, self._options, large)
+        self._ffmpeg = FfmpegProcess.launch(command, commanded=large is not None)
         self._stats.processes += 1
         self._stats.launches += 1
         self._patience.deadline = trio.current_time() + STALL_SECONDS
@@ -280,6 +292,7 @@ class Pipeline:
     async def _read_output(self, ffmpeg: FfmpegProcess) -> None:
         while data := await ffmpeg.receive_output():
             self._patience.deadline = trio.current_time() + STALL_SECONDS
+            self._composing = True
             self._on_output(data)
 
     async def _run_transport(self, transport: PlainTransport, *, task_status: trio.TaskStatus[None]) -> None:
@@ -298,7 +311,20 @@ class Pipeline:
                 source.feed.tick(now)
                 if isinstance(source.feed, VideoFeed) and source.feed.wants_keyframe and source.consumer is not None:
                     self._ask_again(source, source.consumer, now)
+            self._follow_speaker(now)
             await trio.sleep(TICK_SECONDS)
+
+    def _follow_speaker(self, now: float) -> None:
+        """Tell FFmpeg who is large, where that changes. What it does not take costs the picture that it would be."""
+        if self._spotlight is None or not self._composing:
+            return
+        turn = self._spotlight.turn(self._screens(), now)
+        if turn is not None and self._running.command(enlarge(turn)):
+            self._spotlight.large = turn
+
+    def _screens(self) -> list[bool]:
+        videos = [each.video for each in self._shown]
+        return [each.app_data.get("source") == "screen" and not each.paused for each in videos]
 
     def _ask_again(self, source: _Source, consumer: Consumer, now: float) -> None:
         if now - source.asked_at >= REPAIR_SECONDS:

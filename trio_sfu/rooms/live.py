@@ -33,6 +33,9 @@ class LiveOutput(Protocol):
     def changed(self, participants: Sequence[LiveParticipant]) -> None:
         """Those who are to be streamed from now on, the longest there first. May be called as often as one likes."""
 
+    def speaks(self, user_id: str) -> None:
+        """Who speaks from now on, whether they are to be streamed or not. Nobody says when somebody stops."""
+
 
 #: Room id, the room's router, and whom to tell: a state, and the reason where it is "failed".
 LiveOutputFactory: TypeAlias = Callable[[str, Router, Callable[[LiveState, str | None], None]], LiveOutput]

@@ -29,6 +29,7 @@ from trio_sfu.rooms.envelopes import (
 )
 from trio_sfu.rooms.live import LiveOutputFactory, LiveParticipant
 from trio_sfu.rooms.messages import (
+    ActiveSpeaker,
     ConsumerClosed,
     CreateRoom,
     EventPayload,
@@ -160,7 +161,7 @@ class Room:
         self._ticking: set[WebRtcTransport] = set()
         self._tick_wanted = trio.Event()
         self._ended = False
-        self.speakers = Speakers(room_id, self._tell_all, lambda: len(self._peers))
+        self.speakers = Speakers(room_id, self._tell_of_speakers, lambda: len(self._peers))
         self.live = media.live(room_id, self.router, self._live_changed) if media.live is not None else None
         self._live_state: HlsStateChanged | None = None
 
@@ -253,6 +254,11 @@ class Room:
         user_ids = tuple(p.user_id for p in self._peers.values() if p is not but and not p.leaving)
         if user_ids:
             self._post(Event(user_ids=user_ids, payload=payload))
+
+    def _tell_of_speakers(self, payload: EventPayload) -> None:
+        self._tell_all(payload)
+        if self.live is not None and isinstance(payload, ActiveSpeaker) and payload.user_id is not None:
+            self.live.speaks(payload.user_id)
 
     def producers_changed(self) -> None:
         """Tell everyone which producers there are now."""
