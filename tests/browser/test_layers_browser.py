@@ -70,7 +70,7 @@ def test_switches_at_random(open_page: OpenPage, codec: str, layers: int, mode: 
     assert {width for _, width in video.sizes} == set(WIDTHS)
     assert video.plis == 0
     assert video.decoder == decoder
-    assert video.dropped <= 0.05 * video.frames
+    assert video.dropped <= 3 + 0.05 * video.frames  # a page that has not got the processor drops some
     # The old layer goes on until the new one's keyframe is there, so there is no wait to be seen.
     assert video.longest_gap <= 0.5
     assert requests <= switches
