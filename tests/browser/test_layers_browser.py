@@ -98,7 +98,8 @@ def test_size_and_rate_are_those_of_the_layer(open_page: OpenPage, codec: str, l
         # Each temporal layer doubles the rate.
         expected = RATE / 2 ** (highest - temporal)
         note(f"{codec} {mode}, layer {spatial} {temporal}: {video.width} wide, {video.rate:.1f} of {expected:.0f} fps")
-        assert {width for _, width in video.sizes} == {WIDTHS[spatial]}
+        # An encoder that is short of time may leave the highest layer out of a picture, so what was seen last counts.
+        assert video.width == WIDTHS[spatial]
         assert 0.6 * expected <= video.rate <= 1.4 * expected
         assert video.plis == 0
     told = viewer.call("layerChanges", consumer)[-1]
