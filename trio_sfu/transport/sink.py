@@ -37,6 +37,12 @@ class SrtpSink:
         media_socket = path.socket
         overhead = self.overhead
         self._sender.protect_run(media_socket.arena_pointer, start, sizes)
+        if len(runs) == 1:
+            count, size, octets = runs[0]
+            octets += overhead * count
+            media_socket.queue(path, start, octets, size + overhead, count)
+            self._traffic.sent += octets
+            return
         begin = start
         for count, size, octets in runs:
             octets += overhead * count
