@@ -51,6 +51,7 @@ _ORIGINAL_NUMBER: Final = struct.Struct("!H")
 _MAX_STEP: Final = 3000
 # What is later than that cannot go out any more: consumers' SRTP takes nothing from before its window of 1024 packets.
 _MAX_LATE: Final = 1000
+_NO_EXTENSIONS: Final = (False, b"")
 
 
 class IncomingStream:
@@ -89,6 +90,7 @@ class IncomingStream:
             for theirs, ours in mapping.header_extension_ids.items()
             if ours not in _HOP_BY_HOP and (ours != DEPENDENCY_DESCRIPTOR_ID or passes_descriptor)
         }
+        self._passed_ids: Final = frozenset(self._extension_ids)
         self._descriptor_id: Final = next(
             (theirs for theirs, ours in mapping.header_extension_ids.items() if ours == DEPENDENCY_DESCRIPTOR_ID), 0
         )
@@ -256,14 +258,18 @@ class IncomingStream:
             mark = self._marks.read(payload, packet.marker, packet.extensions.get(self._descriptor_id))
             if mark is not None:
                 self._note_layers(mark.layers, len(payload))
-        ids = self._extension_ids
-        elements = [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
+        extensions = _NO_EXTENSIONS
+        if not self._passed_ids.isdisjoint(packet.extensions):
+            ids = self._extension_ids
+            extensions = pack_extensions(
+                [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
+            )
         prepared = make_packet(
             number,
             packet.timestamp,
             self._payload_type,
             packet.marker,
-            pack_extensions(elements) if elements else (False, b""),
+            extensions,
             payload,
             keyframe=keyframe,
             arrival=now,

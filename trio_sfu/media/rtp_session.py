@@ -339,7 +339,7 @@ class RtpSession:
             self._touched = {}
             for stream, producer in touched.items():
                 stream.flush(now, forward=not producer.paused)
-        if self._arrivals is not None:
+        if self._arrivals is not None and self._arrivals.is_due(now):
             self._send_feedback(self._arrivals, now)
 
     def receive_rtcp(self, data: bytes, now: float) -> None:

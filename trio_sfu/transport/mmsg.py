@@ -201,9 +201,12 @@ class BatchSender:
         while sent < count:
             done: int = _libc.sendmmsg(self._fd, self._pointer + sent * _MESSAGE.size, count - sent, 0)
             if done > 0:
-                for datagrams, octets, *_ in queued[sent : sent + done]:
-                    counters.datagrams += datagrams
-                    counters.octets += octets
+                datagrams = octets = 0
+                for entry in queued[sent : sent + done]:
+                    datagrams += entry[0]
+                    octets += entry[1]
+                counters.datagrams += datagrams
+                counters.octets += octets
                 sent += done
                 continue
             # The error belongs to the first message that is left.
