@@ -357,6 +357,14 @@ class IncomingStream:
 
     # -- feedback ---
 
+    @property
+    def has_requests(self) -> bool:
+        """Whether anything is missing or waited for: only then can a NACK or a keyframe request be due."""
+        nack, keyframes = self.nack, self.keyframes
+        return (nack is not None and (nack.needs_keyframe or nack.pending > 0)) or (
+            keyframes is not None and keyframes.waiting
+        )
+
     def due_nacks(self, now: float, patience: float) -> tuple[int, ...]:
         """The sequence numbers to ask for once more: without an answer for ``patience``, 0 where that is not known."""
         return self.nack.due(now, patience) if self.nack is not None else ()

@@ -51,10 +51,12 @@ class BandwidthControl:
         probe = estimator.take_probe(now)
         if probe is not None and probe.size:
             self._send_probe(consumers, probe.size, now)
-        bitrate = estimator.bitrate
-        fallen = bitrate is not None and self._allocated is not None and bitrate < self._allocated * _DROP
-        if fallen or now - self._allocated_at >= _ALLOCATION_SECONDS:
+        if now - self._allocated_at >= _ALLOCATION_SECONDS:
             self.allocate_now(consumers, now)
+        elif self._allocated is not None:
+            bitrate = estimator.bitrate
+            if bitrate is not None and bitrate < self._allocated * _DROP:
+                self.allocate_now(consumers, now)
 
     def allocate_now(self, consumers: Collection["Consumer"], now: float) -> None:
         """Divide the bandwidth before somebody begins, who would take all that there is otherwise."""
