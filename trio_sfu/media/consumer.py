@@ -594,6 +594,8 @@ class Consumer:
         if 2048 <= batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
             self._floor = None
             return batch
+        if batch.count == 1 and batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
+            return batch
         kept = [packet for packet in batch.packets if packet.sequence_number - floor & 0xFFFF < 0x8000]
         if len(kept) == len(batch.packets):
             return batch

@@ -306,8 +306,10 @@ class IncomingStream:
         if pending and forward:
             if self._crossing:
                 self._forward_crossing(pending, now)
-            elif self.watched or len(self._views) > 1:
+            elif len(self._views) > 1:
                 self._forward(Batch(pending), now)
+            elif self._whole.consumers:
+                self._whole.forward(Batch(pending), now)
         self._forwarded = self._newest
 
     def _forward(self, batch: Batch, now: float) -> None:

@@ -94,17 +94,21 @@ def make_packet(
     wide, elements = extensions
     prefix = WIDE_PREFIX if wide else NARROW_PREFIX
     body = b"".join((elements, payload))
-    return Packet(
-        sequence_number,
-        timestamp,
-        0x9080 | payload_type if marker else 0x9000 | payload_type,
-        (prefix - 16 + len(elements)) // 4,
-        wide,
-        body,
-        prefix + len(body),
-        keyframe,
-        arrival,
-        mark,
+    # Packet(…) itself is a function in Python around this.
+    return tuple.__new__(
+        Packet,
+        (
+            sequence_number,
+            timestamp,
+            0x9080 | payload_type if marker else 0x9000 | payload_type,
+            (prefix - 16 + len(elements)) // 4,
+            wide,
+            body,
+            prefix + len(body),
+            keyframe,
+            arrival,
+            mark,
+        ),
     )
 
 

@@ -68,7 +68,10 @@ def parse_rtp(data: memoryview | bytes) -> RtpPacket:
         end -= padding
     if offset > end:
         raise BadPacket("RTP packet shorter than its CSRC list")
-    return RtpPacket(second & 0x7F, second > 0x7F, sequence_number, timestamp, ssrc, extensions, offset, end)
+    # RtpPacket(…) itself is a function in Python around this.
+    return tuple.__new__(
+        RtpPacket, (second & 0x7F, second > 0x7F, sequence_number, timestamp, ssrc, extensions, offset, end)
+    )
 
 
 def _read_one_byte(data: bytes, found: dict[int, bytes]) -> None:
