@@ -1,7 +1,7 @@
 """What makes the rooms of a process tick: one sleep for all of them.
 
-A sleep of trio's costs as much as forwarding several packets, and a hundred rooms would each sleep fifty times a second.
-Owned by the registry; rooms wait for it.
+A sleep of trio's costs as much as forwarding several packets, and a hundred rooms would each sleep fifty times a
+second. Owned by the registry; rooms wait for it.
 """
 
 from typing import Final

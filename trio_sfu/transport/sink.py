@@ -14,6 +14,18 @@ __all__ = ["SrtpSink"]
 class SrtpSink:
     """Implements :class:`trio_sfu.media.sink.Sink`. The owner moves :attr:`path` when ICE selects another."""
 
+    __slots__ = (
+        "_path",
+        "_pointer",
+        "_sender",
+        "_socket",
+        "_traffic",
+        "arena",
+        "overhead",
+        "reserve",
+        "transport_sequence",
+    )
+
     def __init__(self, keys: SrtpKeys, path: Path, traffic: Traffic) -> None:
         """``traffic``: where to count what is sent."""
         self._sender = SrtpSender(keys.profile, keys.local)

@@ -35,6 +35,16 @@ _GUESS: Final = 1_500_000
 class BandwidthControl:
     """One transport's. :meth:`tick` is to be called every 20 ms."""
 
+    __slots__ = (
+        "_allocated",
+        "_allocated_at",
+        "_allocator",
+        "_limited",
+        "_repair",
+        "_repaired_at",
+        "estimator",
+    )
+
     def __init__(self) -> None:
         self.estimator: Final = BandwidthEstimator()
         self._allocator: Final = Allocator()
