@@ -236,7 +236,7 @@ class Batch:
     ``sizes`` and ``runs`` are the same for every consumer that sends them all, so they are made once.
     """
 
-    __slots__ = ("_gap", "_layout", "count", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
+    __slots__ = ("_layouts", "count", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
 
     def __init__(self, packets: list[Packet]) -> None:
         newest = packets[0]
@@ -259,8 +259,7 @@ class Batch:
         """Without headers, as sender reports count; a few bytes of extensions are in it all the same."""
         self.newest: Final = newest
         """The last by number: the last by arrival may be one that was overtaken, or sent again."""
-        self._gap = -1
-        self._layout: Layout | None = None
+        self._layouts: dict[int, Layout] = {}
 
     @property
     def first_keyframe(self) -> int | None:
@@ -269,10 +268,9 @@ class Batch:
 
     def layout(self, gap: int) -> Layout:
         """:func:`lay_out` of the packets, made once for all consumers with tags of the same length."""
-        layout = self._layout
-        if layout is None or gap != self._gap:
-            layout = self._layout = lay_out(self.packets, gap)
-            self._gap = gap
+        layout = self._layouts.get(gap)
+        if layout is None:
+            layout = self._layouts[gap] = lay_out(self.packets, gap)
         return layout
 
     def __len__(self) -> int:
