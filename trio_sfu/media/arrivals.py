@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from trio_sfu.media.sequence import extend
 from trio_sfu.wire.transport_feedback import TransportFeedback, build
 
 __all__ = ["ArrivalRecorder"]
@@ -32,17 +31,24 @@ class ArrivalRecorder:
         """A packet of ``ssrc`` with the 16-bit transport-wide ``number`` has arrived."""
         if self._last is None:
             self._last = self._base = number + 0x10000  # room for one that was overtaken by the first
-        extended = extend(self._last, number)
-        if extended > self._last:
+        step = number - self._last & 0xFFFF
+        extended = self._last + step
+        if step < 0x8000:
             self._last = extended
+        else:
+            extended -= 0x10000
         self.media_ssrc = ssrc
         self._pending.append((extended, now))
 
+    def is_due(self, now: float) -> bool:
+        """Whether there is feedback to take."""
+        return bool(self._pending) and (now >= self._next or len(self._pending) >= _MAX_PENDING)
+
     def take_feedback(self, sender_ssrc: int, now: float) -> list[TransportFeedback]:
         """The feedback that is due; an empty list most of the time."""
-        pending = self._pending
-        if not pending or (now < self._next and len(pending) < _MAX_PENDING):
+        if not self.is_due(now):
             return []
+        pending = self._pending
         self._next = now + _INTERVAL
         self._pending = []
         feedback = build(sender_ssrc, self.media_ssrc, self._count, pending, self._base)

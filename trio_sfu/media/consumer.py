@@ -50,6 +50,67 @@ _MOST_MISSING: Final = 256
 class Consumer:
     """Forwards one stream of ``producer`` at a time to the transport of ``session``."""
 
+    __slots__ = (
+        "_began_at",
+        "_begin_at",
+        "_cross_by",
+        "_floor",
+        "_last_ids",
+        "_last_number",
+        "_last_sent",
+        "_last_timestamp",
+        "_layers",
+        "_needs_keyframe",
+        "_next_view",
+        "_on_sent",
+        "_picture_offset",
+        "_repeats",
+        "_report_sent",
+        "_retransmitter",
+        "_same_clock",
+        "_sequence_offset",
+        "_session",
+        "_stamp",
+        "_started",
+        "_synchronised",
+        "_timestamp_lag",
+        "_timestamp_offset",
+        "_tl0_offset",
+        "_told",
+        "_told_scores",
+        "_traffic",
+        "_view",
+        "closed",
+        "cname",
+        "counted",
+        "firs_received",
+        "fraction_lost",
+        "id",
+        "kind",
+        "limit",
+        "nacks_received",
+        "octets",
+        "on_layers_change",
+        "on_score_change",
+        "packets",
+        "packets_lost",
+        "packets_nacked",
+        "paused",
+        "plis_received",
+        "preferred",
+        "priority",
+        "producer",
+        "rates",
+        "round_trip",
+        "rtp_parameters",
+        "rtx_ssrc",
+        "score",
+        "ssrc",
+        "stream",
+        "target",
+        "type",
+    )
+
     def __init__(
         self,
         consumer_id: str,
@@ -68,6 +129,7 @@ class Consumer:
         self.type: Final = producer.type
         self.rtp_parameters: Final = rtp_parameters
         self._session: Final = session
+        self._traffic: Final = session.traffic
         # Derived
         encoding = rtp_parameters.encodings[0]
         assert encoding.ssrc is not None
@@ -476,33 +538,32 @@ class Consumer:
             if above is None:
                 return
             batch = above
+        # By position, and each value looked up once: this runs for every consumer of every batch.
         layout = batch.layout(sink.overhead)
-        start = sink.reserve(len(layout.image))
+        start = sink.reserve(len(layout[0]))
+        sequence_offset = self._sequence_offset
+        timestamp_offset = self._timestamp_offset
         first_sequence = sink.transport_sequence
         sink.transport_sequence = self._stamp.write(
-            sink.arena,
-            start,
-            layout,
-            sequence_offset=self._sequence_offset,
-            timestamp_offset=self._timestamp_offset,
-            transport_sequence=sink.transport_sequence,
-            now=now,
+            sink.arena, start, layout, sequence_offset, timestamp_offset, first_sequence, now
         )
-        newest = batch.newest
         if self._picture_offset or self._tl0_offset:
             shift_ids(sink.arena, start, layout, batch.packets, self._picture_offset, self._tl0_offset)
         sink.send_rtp(start, batch.sizes, batch.runs)
+        octets = batch.octets
         if self._on_sent is not None:
-            self._on_sent(first_sequence + 1 & 0xFFFF, batch.octets, len(batch.packets), now)
-        self.packets += len(batch.packets)
+            self._on_sent(first_sequence + 1 & 0xFFFF, octets, batch.count, now)
+        self.packets += batch.count
         self.octets += batch.payload_octets
-        self._session.traffic.rtp_sent += batch.octets
-        step = newest.sequence_number + self._sequence_offset - self._last_number & 0xFFFF
+        self._traffic.rtp_sent += octets
+        newest = batch.newest
+        mark = newest.mark
+        step = newest.sequence_number + sequence_offset - self._last_number & 0xFFFF
         if step < 0x8000:
             self._last_number += step
-            self._last_timestamp = newest.timestamp + self._timestamp_offset & 0xFFFFFFFF
-            if newest.mark is not None and newest.mark.ids is not None:
-                self._last_ids = shifted(newest.mark.ids, self._picture_offset, self._tl0_offset)
+            self._last_timestamp = newest.timestamp + timestamp_offset & 0xFFFFFFFF
+            if mark is not None and mark.ids is not None:
+                self._last_ids = shifted(mark.ids, self._picture_offset, self._tl0_offset)
         self._last_sent = now
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
@@ -593,6 +654,8 @@ class Consumer:
         assert floor is not None
         if 2048 <= batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
             self._floor = None
+            return batch
+        if batch.count == 1 and batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
             return batch
         kept = [packet for packet in batch.packets if packet.sequence_number - floor & 0xFFFF < 0x8000]
         if len(kept) == len(batch.packets):

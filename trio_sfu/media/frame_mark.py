@@ -64,6 +64,12 @@ class MarkReader:
     came with a keyframe: it is kept here.
     """
 
+    __slots__ = (
+        "_always",
+        "_read",
+        "_structure",
+    )
+
     def __init__(self, mime_type: str, *, always: bool) -> None:
         """``always``: picture ids are wanted even of a stream without layers, since consumers go over to others."""
         self._read: Final[Callable[[memoryview, bool], FrameMark | None] | None] = {

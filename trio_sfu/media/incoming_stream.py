@@ -51,10 +51,59 @@ _ORIGINAL_NUMBER: Final = struct.Struct("!H")
 _MAX_STEP: Final = 3000
 # What is later than that cannot go out any more: consumers' SRTP takes nothing from before its window of 1024 packets.
 _MAX_LATE: Final = 1000
+_NO_EXTENSIONS: Final = (False, b"")
 
 
 class IncomingStream:
     """The stream with the media SSRC ``ssrc``, and with ``rtx_ssrc`` for what was asked for again (RFC 4588)."""
+
+    __slots__ = (
+        "_audio_level_id",
+        "_audio_levels",
+        "_crossing",
+        "_descriptor_id",
+        "_extension_ids",
+        "_forwarded",
+        "_keyframe_test",
+        "_marks",
+        "_media_type",
+        "_newest",
+        "_passed_ids",
+        "_payload_type",
+        "_pending",
+        "_repair_types",
+        "_restart_number",
+        "_views",
+        "_whole",
+        "cache",
+        "clock_rate",
+        "discarded",
+        "fir_count",
+        "firs_sent",
+        "index",
+        "keyframes",
+        "kind",
+        "last_arrival",
+        "layer_rates",
+        "mime_type",
+        "nack",
+        "nacks_sent",
+        "octets",
+        "packets",
+        "plis_sent",
+        "rates",
+        "reception",
+        "repaired",
+        "restarts",
+        "retransmitted",
+        "rtx_ssrc",
+        "score",
+        "sender_report",
+        "ssrc",
+        "top",
+        "uses_fir",
+        "uses_pli",
+    )
 
     def __init__(
         self,
@@ -89,6 +138,7 @@ class IncomingStream:
             for theirs, ours in mapping.header_extension_ids.items()
             if ours not in _HOP_BY_HOP and (ours != DEPENDENCY_DESCRIPTOR_ID or passes_descriptor)
         }
+        self._passed_ids: Final = frozenset(self._extension_ids)
         self._descriptor_id: Final = next(
             (theirs for theirs, ours in mapping.header_extension_ids.items() if ours == DEPENDENCY_DESCRIPTOR_ID), 0
         )
@@ -256,14 +306,18 @@ class IncomingStream:
             mark = self._marks.read(payload, packet.marker, packet.extensions.get(self._descriptor_id))
             if mark is not None:
                 self._note_layers(mark.layers, len(payload))
-        ids = self._extension_ids
-        elements = [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
+        extensions = _NO_EXTENSIONS
+        if not self._passed_ids.isdisjoint(packet.extensions):
+            ids = self._extension_ids
+            extensions = pack_extensions(
+                [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
+            )
         prepared = make_packet(
             number,
             packet.timestamp,
             self._payload_type,
             packet.marker,
-            pack_extensions(elements) if elements else (False, b""),
+            extensions,
             payload,
             keyframe=keyframe,
             arrival=now,
@@ -300,8 +354,10 @@ class IncomingStream:
         if pending and forward:
             if self._crossing:
                 self._forward_crossing(pending, now)
-            elif self.watched or len(self._views) > 1:
+            elif len(self._views) > 1:
                 self._forward(Batch(pending), now)
+            elif self._whole.consumers:
+                self._whole.forward(Batch(pending), now)
         self._forwarded = self._newest
 
     def _forward(self, batch: Batch, now: float) -> None:
@@ -350,6 +406,14 @@ class IncomingStream:
         self._views = [view for view in self._views if view is self._whole or view.consumers or len(view.cache)]
 
     # -- feedback ---
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether anything is missing or waited for: only then can a NACK or a keyframe request be due."""
+        nack, keyframes = self.nack, self.keyframes
+        return (nack is not None and (nack.needs_keyframe or nack.pending > 0)) or (
+            keyframes is not None and keyframes.waiting
+        )
 
     def due_nacks(self, now: float, patience: float) -> tuple[int, ...]:
         """The sequence numbers to ask for once more: without an answer for ``patience``, 0 where that is not known."""

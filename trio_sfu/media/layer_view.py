@@ -30,6 +30,18 @@ _REPLAY_OCTETS: Final = 250_000
 class LayerView:
     """The packets of ``stream`` that belong to ``layers``."""
 
+    __slots__ = (
+        "_announced",
+        "_numbers",
+        "_pictures",
+        "cache",
+        "closes_picture_ids",
+        "consumers",
+        "is_whole",
+        "layers",
+        "stream",
+    )
+
     def __init__(self, stream: "IncomingStream", layers: Layers, cache: PacketCache) -> None:
         """``cache``: the stream's own for the view of everything, which the stream fills, else an empty one."""
         # Given

@@ -94,17 +94,21 @@ def make_packet(
     wide, elements = extensions
     prefix = WIDE_PREFIX if wide else NARROW_PREFIX
     body = b"".join((elements, payload))
-    return Packet(
-        sequence_number,
-        timestamp,
-        0x9080 | payload_type if marker else 0x9000 | payload_type,
-        (prefix - 16 + len(elements)) // 4,
-        wide,
-        body,
-        prefix + len(body),
-        keyframe,
-        arrival,
-        mark,
+    # Packet(…) itself is a function in Python around this.
+    return tuple.__new__(
+        Packet,
+        (
+            sequence_number,
+            timestamp,
+            0x9080 | payload_type if marker else 0x9000 | payload_type,
+            (prefix - 16 + len(elements)) // 4,
+            wide,
+            body,
+            prefix + len(body),
+            keyframe,
+            arrival,
+            mark,
+        ),
     )
 
 
@@ -232,23 +236,35 @@ class Batch:
     ``sizes`` and ``runs`` are the same for every consumer that sends them all, so they are made once.
     """
 
-    __slots__ = ("_layouts", "first_keyframe", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
+    __slots__ = ("_layouts", "count", "newest", "octets", "packets", "payload_octets", "runs", "sizes")
 
     def __init__(self, packets: list[Packet]) -> None:
-        self.packets: Final = packets
-        self.sizes: Final = [packet.size for packet in packets]
-        self.runs: Final = runs_of(self.sizes) if len(packets) > 1 else [(1, self.sizes[0], self.sizes[0])]
-        self.octets: Final = sum(self.sizes)
-        self.payload_octets: Final = self.octets - NARROW_PREFIX * len(packets)
-        """Without headers, as sender reports count; a few bytes of extensions are in it all the same."""
         newest = packets[0]
-        for packet in packets:
-            if packet.sequence_number - newest.sequence_number & 0xFFFF < 0x8000:
-                newest = packet
+        count = len(packets)
+        self.packets: Final = packets
+        self.count: Final = count
+        if count == 1:
+            octets = newest.size
+            self.sizes: list[int] = [octets]
+            self.runs: list[tuple[int, int, int]] = [(1, octets, octets)]
+        else:
+            self.sizes = [packet.size for packet in packets]
+            self.runs = runs_of(self.sizes)
+            octets = sum(self.sizes)
+            for packet in packets:
+                if packet.sequence_number - newest.sequence_number & 0xFFFF < 0x8000:
+                    newest = packet
+        self.octets: Final = octets
+        self.payload_octets: Final = octets - NARROW_PREFIX * count
+        """Without headers, as sender reports count; a few bytes of extensions are in it all the same."""
         self.newest: Final = newest
         """The last by number: the last by arrival may be one that was overtaken, or sent again."""
-        self.first_keyframe: Final = next((index for index, packet in enumerate(packets) if packet.keyframe), None)
         self._layouts: dict[int, Layout] = {}
+
+    @property
+    def first_keyframe(self) -> int | None:
+        """The index of the first packet that begins a keyframe."""
+        return next((index for index, packet in enumerate(self.packets) if packet.keyframe), None)
 
     def layout(self, gap: int) -> Layout:
         """:func:`lay_out` of the packets, made once for all consumers with tags of the same length."""
@@ -258,7 +274,7 @@ class Batch:
         return layout
 
     def __len__(self) -> int:
-        return len(self.packets)
+        return self.count
 
     def __iter__(self) -> Iterator[Packet]:
         return iter(self.packets)
@@ -298,7 +314,6 @@ class Stamp:
         arena: memoryview,
         start: int,
         layout: Layout,
-        *,
         sequence_offset: int,
         timestamp_offset: int,
         transport_sequence: int,

@@ -45,6 +45,20 @@ class Stretch(NamedTuple):
 class Retransmitter:
     """The RTX stream of one consumer, told apart by ``stamp``'s SSRC."""
 
+    __slots__ = (
+        "_credit",
+        "_credit_at",
+        "_number",
+        "_on_sent",
+        "_resent",
+        "_session",
+        "_stamp",
+        "_stretches",
+        "_types",
+        "repaired",
+        "retransmitted",
+    )
+
     def __init__(
         self,
         session: "RtpSession",

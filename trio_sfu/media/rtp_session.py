@@ -339,7 +339,7 @@ class RtpSession:
             self._touched = {}
             for stream, producer in touched.items():
                 stream.flush(now, forward=not producer.paused)
-        if self._arrivals is not None:
+        if self._arrivals is not None and self._arrivals.is_due(now):
             self._send_feedback(self._arrivals, now)
 
     def receive_rtcp(self, data: bytes, now: float) -> None:
@@ -408,9 +408,10 @@ class RtpSession:
         """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports."""
         if self.sink is None:
             return
-        patience = self.round_trip.patience
         for stream, producer in self._incoming.values():
-            lost = stream.due_nacks(now, patience)
+            if not stream.has_requests:
+                continue
+            lost = stream.due_nacks(now, self.round_trip.patience)
             if lost:
                 self._send_nack(stream, lost)
             if not producer.paused and stream.due_keyframe_request(now):
@@ -420,7 +421,7 @@ class RtpSession:
                 consumer.begin(now)
         if self.bandwidth is not None:
             self.bandwidth.tick(self.consumers.values(), now)
-        if self._arrivals is not None:
+        if self._arrivals is not None and self._arrivals.is_due(now):
             self._send_feedback(self._arrivals, now)
         if now >= self._next_report:
             self._next_report = now + _REPORT_SECONDS

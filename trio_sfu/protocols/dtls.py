@@ -58,6 +58,7 @@ _CIPHERS: Final = (
     b"ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA"
 )
 _DTLS_1_2: Final = 0xFEFD
+_MODE_RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: pyOpenSSL does not name it
 _CHUNK: Final = 16384  # the largest plaintext of a record; a flight is about 1 to 3 KiB
 
 _FIRST_RESEND: Final = 0.1
@@ -85,6 +86,7 @@ class DtlsContext:
             SSL.OP_NO_QUERY_MTU | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE
         )
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_mode(_MODE_RELEASE_BUFFERS)  # 11 KiB a transport, which has nothing to say after its handshake
         # The peer must show a certificate and prove that it has the key; who signed it says nothing: its
         # fingerprint decides, when the handshake is through and before any key is exported.
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)

@@ -28,6 +28,7 @@ from trio_sfu.rooms.envelopes import (
 )
 from trio_sfu.rooms.messages import CreateRoom, JoinRoom, LeaveRoom, Reply, Request, RequestError
 from trio_sfu.rooms.room import RoomLimits, RoomMedia, not_in_room, room_not_found, run_room
+from trio_sfu.rooms.ticker import Ticker
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ async def open_rooms(
     """
     async with trio.open_nursery() as nursery:
         rooms = Rooms(nursery, media, limits, emit, serialise=serialise)
+        nursery.start_soon(rooms.keep_ticking)
         try:
             yield rooms
         finally:
@@ -105,8 +107,13 @@ class Rooms:
         # Owned
         self._rooms: dict[str, _Entry] = {}
         self._memberships: dict[str, set[str]] = {}  # user id → room ids, as in the entries' members
+        self._ticker = Ticker()
         self._ids = count(1)
         self._refusing = False
+
+    async def keep_ticking(self) -> None:
+        """Drive what is due by the clock in all rooms, until cancelled. For :func:`open_rooms`."""
+        await self._ticker.run()
 
     async def request(self, user_id: str, request: Request) -> Reply:
         """Carry out a request of a user, and give the reply, an error reply included.
@@ -312,6 +319,7 @@ class Rooms:
                 partial(self._receive, room_id),
                 self._media,
                 self._limits,
+                self._ticker,
                 task_status=task_status,
             )
         except* Exception as faults:

@@ -51,11 +51,10 @@ from trio_sfu.rooms.messages import (
 )
 from trio_sfu.rooms.peer import LEFT, Peer
 from trio_sfu.rooms.speakers import Speakers
+from trio_sfu.rooms.ticker import Ticker
 from trio_sfu.rooms.turn import TurnServers
 from trio_sfu.transport.udp import UdpEndpoint
 from trio_sfu.transport.webrtc import WebRtcTransport
-
-TICK_SECONDS = 0.020
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +113,7 @@ async def run_room(
     post: Callable[[FromRoom], None],
     media: RoomMedia,
     limits: RoomLimits,
+    ticker: Ticker,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -126,7 +126,7 @@ async def run_room(
     try:
         async with trio.open_nursery() as nursery:
             room.open(nursery, first)
-            nursery.start_soon(room.keep_ticking)
+            nursery.start_soon(room.keep_ticking, ticker)
             if room.live is not None:
                 nursery.start_soon(room.live.run)
             task_status.started()
@@ -197,7 +197,7 @@ class Room:
             self._ended = True
             self._post(RoomEnding(room_id=self.id))
 
-    async def keep_ticking(self) -> None:
+    async def keep_ticking(self, ticker: Ticker) -> None:
         """Drive the router's timers while any transport may carry media."""
         while True:
             if not self._ticking:
@@ -206,7 +206,7 @@ class Room:
             now = trio.current_time()
             self.router.tick(now)
             self.speakers.tick(now)
-            await trio.sleep(TICK_SECONDS)
+            await ticker.wait()
 
     def _join(self, envelope: RequestEnvelope, name: str | None) -> None:
         peer = self._peers.get(envelope.user_id)

@@ -91,6 +91,9 @@ class BatchReceiver:
             name, vector = names + index * _NAME_BYTES, vectors + index * _VECTOR.size
             _MESSAGE.pack_into(self._messages, index * _MESSAGE.size, name, _NAME_BYTES, vector, 1, 0, 0, 0, 0)
         self._words = memoryview(self._messages).cast("I")
+        names_view = memoryview(self._names)
+        starts = range(0, slots * _NAME_BYTES, _NAME_BYTES)
+        self._sources = [names_view[start : start + self._name_size] for start in starts]
         self._pointer = _ffi.from_buffer(self._messages)
 
     def receive(self) -> int:
@@ -106,10 +109,13 @@ class BatchReceiver:
         """Bytes of the datagram in slot ``index``."""
         return self._words[index * 16 + _MESSAGE_LENGTH_WORD]
 
+    def sizes(self, count: int) -> list[int]:
+        """:meth:`size` of the first ``count`` slots."""
+        return self._words[_MESSAGE_LENGTH_WORD : count * 16 : 16].tolist()
+
     def source(self, index: int) -> bytes:
         """The raw socket address that the datagram in slot ``index`` came from."""
-        start = index * _NAME_BYTES
-        return bytes(self._names[start : start + self._name_size])
+        return self._sources[index].tobytes()
 
 
 class SendCounters:
@@ -195,9 +201,12 @@ class BatchSender:
         while sent < count:
             done: int = _libc.sendmmsg(self._fd, self._pointer + sent * _MESSAGE.size, count - sent, 0)
             if done > 0:
-                for datagrams, octets, *_ in queued[sent : sent + done]:
-                    counters.datagrams += datagrams
-                    counters.octets += octets
+                datagrams = octets = 0
+                for entry in queued[sent : sent + done]:
+                    datagrams += entry[0]
+                    octets += entry[1]
+                counters.datagrams += datagrams
+                counters.octets += octets
                 sent += done
                 continue
             # The error belongs to the first message that is left.

@@ -14,29 +14,51 @@ __all__ = ["SrtpSink"]
 class SrtpSink:
     """Implements :class:`trio_sfu.media.sink.Sink`. The owner moves :attr:`path` when ICE selects another."""
 
+    __slots__ = (
+        "_path",
+        "_pointer",
+        "_sender",
+        "_socket",
+        "_traffic",
+        "arena",
+        "overhead",
+        "reserve",
+        "transport_sequence",
+    )
+
     def __init__(self, keys: SrtpKeys, path: Path, traffic: Traffic) -> None:
         """``traffic``: where to count what is sent."""
         self._sender = SrtpSender(keys.profile, keys.local)
-        self.path = path
         self._traffic: Final = traffic
+        self.path = path
         self.overhead: Final = self._sender.overhead
         self.transport_sequence = 0
 
     @property
-    def arena(self) -> memoryview:
-        """The arena of the socket that the selected path belongs to."""
-        return self.path.socket.arena
+    def path(self) -> Path:
+        """Where everything is sent."""
+        return self._path
 
-    def reserve(self, size: int) -> int:
-        """Free bytes in the arena, see :meth:`MediaSocket.reserve`."""
-        return self.path.socket.reserve(size)
+    @path.setter
+    def path(self, path: Path) -> None:
+        self._path = path
+        self._socket = path.socket
+        self._pointer = path.socket.arena_pointer
+        self.arena = path.socket.arena
+        self.reserve = path.socket.reserve  # see MediaSocket.reserve
 
     def send_rtp(self, start: int, sizes: Sequence[int], runs: Sequence[tuple[int, int, int]]) -> None:
         """Protect in place, then queue run by run."""
-        path = self.path
-        media_socket = path.socket
+        path = self._path
+        media_socket = self._socket
         overhead = self.overhead
-        self._sender.protect_run(media_socket.arena_pointer, start, sizes)
+        self._sender.protect_run(self._pointer, start, sizes)
+        if len(runs) == 1:
+            count, size, octets = runs[0]
+            octets += overhead * count
+            media_socket.queue(path, start, octets, size + overhead, count)
+            self._traffic.sent += octets
+            return
         begin = start
         for count, size, octets in runs:
             octets += overhead * count

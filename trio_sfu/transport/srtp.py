@@ -50,6 +50,14 @@ def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:
 class SrtpSender:
     """Protects the packets that leave one transport. ``overhead`` is what RTP protection adds, in bytes."""
 
+    __slots__ = (
+        "_context",
+        "_length",
+        "_session",
+        "overhead",
+        "rtcp_overhead",
+    )
+
     def __init__(self, profile: SrtpProfile, key: bytes) -> None:
         self._session = _session(profile, key, Policy.SSRC_ANY_OUTBOUND)
         self._context = self._session._srtp[0]
@@ -94,6 +102,12 @@ class SrtpSender:
 
 class SrtpReceiver:
     """Unprotects the packets that arrive on one transport."""
+
+    __slots__ = (
+        "_context",
+        "_length",
+        "_session",
+    )
 
     def __init__(self, profile: SrtpProfile, key: bytes) -> None:
         self._session = _session(profile, key, Policy.SSRC_ANY_INBOUND)

@@ -87,9 +87,9 @@ class UdpSocket(MediaSocket):
     def queue(self, path: Path, offset: int, octets: int, size: int, count: int) -> None:
         """See :meth:`MediaSocket.queue`."""
         sender = self.sender
-        if sender.full:
-            sender.flush()
         if count == 1 or sender.segmentation:
+            if sender.full:
+                sender.flush()
             sender.add(path.name_address, path.name_size, offset, octets, size, count, path)
         else:
             for at in range(0, octets, size):
@@ -128,20 +128,22 @@ class UdpSocket(MediaSocket):
         counters.received += count
         routes = self.routes
         kinds = KIND_OF_FIRST_BYTE
-        for slot in range(count):
-            size = receiver.size(slot)
+        views = self._views
+        pointers = self._pointers
+        source_of = receiver.source
+        for slot, size in enumerate(receiver.sizes(count)):
             counters.octets += size
-            view = self._views[slot]
+            view = views[slot]
             kind = kinds[view[0]] if size else -1
             if kind == RTP_OR_RTCP:
-                route = routes.get(receiver.source(slot))
+                route = routes.get(source_of(slot))
                 if route is None or size < 8:
                     counters.unknown += 1
                     continue
                 owner = route[0]
                 touched[owner] = None
                 try:
-                    owner.receive_srtp(view, self._pointers[slot], size, now)
+                    owner.receive_srtp(view, pointers[slot], size, now)
                 except Exception as error:
                     owner.fault(error)
             elif kind == STUN:
@@ -255,13 +257,16 @@ class UdpEndpoint:
         ``handle`` adds the owners that got media to the dictionary.
         """
         touched: dict[DatagramOwner, None] = {}
-        with self.batch():
+        self.in_batch = True
+        try:
             handle(arrival, now, touched)
             for owner in touched:
                 try:
                     owner.flush(now)
                 except Exception as error:
                     owner.fault(error)
+        finally:
+            self._end_batch()
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -270,11 +275,14 @@ class UdpEndpoint:
         try:
             yield
         finally:
-            self.in_batch = False
-            for each in self.sockets:
-                each.flush()
-            for other in self.tcp:
-                other.flush()
+            self._end_batch()
+
+    def _end_batch(self) -> None:
+        self.in_batch = False
+        for each in self.sockets:
+            each.flush()
+        for other in self.tcp:
+            other.flush()
 
 
 def _open_socket(address: ListenAddress) -> socket.socket:

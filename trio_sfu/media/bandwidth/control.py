@@ -35,6 +35,16 @@ _GUESS: Final = 1_500_000
 class BandwidthControl:
     """One transport's. :meth:`tick` is to be called every 20 ms."""
 
+    __slots__ = (
+        "_allocated",
+        "_allocated_at",
+        "_allocator",
+        "_limited",
+        "_repair",
+        "_repaired_at",
+        "estimator",
+    )
+
     def __init__(self) -> None:
         self.estimator: Final = BandwidthEstimator()
         self._allocator: Final = Allocator()
@@ -51,10 +61,12 @@ class BandwidthControl:
         probe = estimator.take_probe(now)
         if probe is not None and probe.size:
             self._send_probe(consumers, probe.size, now)
-        bitrate = estimator.bitrate
-        fallen = bitrate is not None and self._allocated is not None and bitrate < self._allocated * _DROP
-        if fallen or now - self._allocated_at >= _ALLOCATION_SECONDS:
+        if now - self._allocated_at >= _ALLOCATION_SECONDS:
             self.allocate_now(consumers, now)
+        elif self._allocated is not None:
+            bitrate = estimator.bitrate
+            if bitrate is not None and bitrate < self._allocated * _DROP:
+                self.allocate_now(consumers, now)
 
     def allocate_now(self, consumers: Collection["Consumer"], now: float) -> None:
         """Divide the bandwidth before somebody begins, who would take all that there is otherwise."""

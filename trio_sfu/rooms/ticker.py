@@ -1,0 +1,34 @@
+"""What makes the rooms of a process tick: one sleep for all of them.
+
+A sleep of trio's costs as much as forwarding several packets, and a hundred rooms would each sleep fifty times a
+second. Owned by the registry; rooms wait for it.
+"""
+
+from typing import Final
+
+import trio
+
+__all__ = ["TICK_SECONDS", "Ticker"]
+
+TICK_SECONDS: Final = 0.020
+
+
+class Ticker:
+    """Wakes all who :meth:`wait`, together, every 20 ms; sleeps as long as nobody waits."""
+
+    def __init__(self) -> None:
+        self._waiting: Final = trio.lowlevel.ParkingLot()
+        self._wanted = trio.Event()
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            await trio.sleep(TICK_SECONDS)
+            self._waiting.unpark_all()
+
+    async def wait(self) -> None:
+        """Wait for the next tick, 20 ms from now at most."""
+        self._wanted.set()
+        await self._waiting.park()
