@@ -201,6 +201,13 @@ def test_a_pause_lasts_two_seconds() -> None:
     assert viewer.after(0.5, 400_000) == [0, 0]
 
 
+def test_want_that_has_passed_does_not_count_later() -> None:
+    viewer = Viewer(Claim("v", "video", (200_000,), 2), Claim("w", "video", (200_000,)))
+    for _ in range(5):
+        assert viewer.after(5, 1_000_000) == [0, 0]
+        assert viewer.after(0.5, 250_000) == [0, 0]
+
+
 def test_a_newcomer_is_given_room_by_those_who_have_more() -> None:
     viewer = Viewer(video())
     assert viewer.after(5, 2_000_000) == [2]

@@ -118,6 +118,7 @@ class Allocator:
         """What each of ``claims`` gets from now on, in their order. Ids not among them are forgotten."""
         if self._is_satisfied(budget, claims):
             self._steady_since.clear()
+            self._starving_since.clear()
             return [Decision(claim.id, len(claim.options) - 1) for claim in claims]
         ids = {claim.id for claim in claims}
         self._chosen = {key: index for key, index in self._chosen.items() if key in ids}
