@@ -38,18 +38,15 @@ def test_a_narrow_link_gets_a_lower_layer(open_page: OpenPage, server: Server) -
         relay.to_client.settings = NARROW
         down = qualities[0].wait_width(lambda width: 0 < width < WIDTHS[-1], 5)
         narrow.page.wait_for_timeout(5000)
-        delays = []
-        for _ in range(50):
-            narrow.page.wait_for_timeout(100)
-            delays.append(relay.to_client.queue_delay)
-        # A keyframe of the middle layer alone, tried now and then, is longer than that for a moment.
-        queue = sorted(delays)[44]
+        relay.to_client.longest_queue_delay = 0.0
+        narrow.page.wait_for_timeout(5000)
+        queue = relay.to_client.longest_queue_delay
         video, sound = qualities[0].seen(), qualities[0].heard()
         note(
             f"400 kb/s: a lower layer after {down:.1f} s, {describe(video)}, "
             f"widths {[width for _, width in video.sizes]}, "
             f"{sound.concealed:.1%} of the sound made up, "
-            f"{1000 * queue:.0f} ms in the queue nine times of ten, {1000 * max(delays):.0f} at most"
+            f"{1000 * queue:.0f} ms in the queue at most"
         )
         told = narrow.call("layerChanges", consumer)
         assert told[-1]["spatialLayer"] < 2
@@ -68,7 +65,7 @@ def test_a_narrow_link_gets_a_lower_layer(open_page: OpenPage, server: Server) -
         other, sound = qualities[1].seen(), qualities[1].heard()
         note(f"the viewer beside it: {describe(other)}, {sound.concealed:.1%} of the sound made up")
         assert [width for _, width in other.sizes] == [WIDTHS[-1]]
-        assert other.longest_gap <= 0.8  # three pages on two processors: the sender itself stumbles
+        assert other.longest_gap <= 0.5
         assert sound.concealed < 0.1
         for user in (sender, narrow, clean):
             user.call("close")

@@ -70,7 +70,7 @@ def test_switches_at_random(open_page: OpenPage, codec: str, layers: int, mode: 
     assert {width for _, width in video.sizes} == set(WIDTHS)
     assert video.plis == 0
     assert video.decoder == decoder
-    assert video.dropped <= 3 + 0.05 * video.frames  # a page that has not got the processor drops some
+    assert video.dropped <= 0.05 * video.frames
     # The old layer goes on until the new one's keyframe is there, so there is no wait to be seen.
     assert video.longest_gap <= 0.5
     assert requests <= switches
@@ -98,8 +98,7 @@ def test_size_and_rate_are_those_of_the_layer(open_page: OpenPage, codec: str, l
         # Each temporal layer doubles the rate.
         expected = RATE / 2 ** (highest - temporal)
         note(f"{codec} {mode}, layer {spatial} {temporal}: {video.width} wide, {video.rate:.1f} of {expected:.0f} fps")
-        # An encoder that is short of time may leave the highest layer out of a picture, so what was seen last counts.
-        assert video.width == WIDTHS[spatial]
+        assert {width for _, width in video.sizes} == {WIDTHS[spatial]}
         assert 0.6 * expected <= video.rate <= 1.4 * expected
         assert video.plis == 0
     told = viewer.call("layerChanges", consumer)[-1]
