@@ -213,6 +213,11 @@ class IncomingStream:
         return any(view.consumers for view in self._views)
 
     @property
+    def newest(self) -> int:
+        """The highest sequence number that has come."""
+        return self._newest
+
+    @property
     def pending_count(self) -> int:
         """Packets of the current batch that have been kept and not forwarded yet."""
         return len(self._pending)
@@ -349,8 +354,8 @@ class IncomingStream:
         if len(self._views) > 1:
             self._tidy(now)
         if not forward:
-            for view in self._views[1:]:
-                view.restart()  # what it would have to know of the numbers is missing afterwards
+            for view in self._views:
+                view.interrupt()
         if pending and forward:
             if self._crossing:
                 self._forward_crossing(pending, now)
@@ -374,6 +379,8 @@ class IncomingStream:
         before is missing, since it would have to be asked for; after some time all the same, see
         :meth:`Consumer.crosses`.
         """
+        for view in self._views:
+            view.release(now)
         begin = 0
         newest = self._forwarded
         for index, packet in enumerate(packets):
