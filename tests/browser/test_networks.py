@@ -140,7 +140,7 @@ def test_sender_that_begins_anew_over_a_lossy_link(open_page: OpenPage, server: 
 
 def test_network_that_is_cut(browser: Browser) -> None:
     """Media stops without a word: both transports are given up by lack of consent, and the user is told."""
-    with running_server() as server:
+    with running_server("--ice-consent-timeout", "8") as server:
         (port,) = server.media_ports
         context = new_context(browser, server)
         try:
@@ -155,7 +155,7 @@ def test_network_that_is_cut(browser: Browser) -> None:
                 second.call("consumeAll")
                 second.call("waitDecoding", {})
                 relay.cut()
-                first.call("waitEvent", "transportClosed", {}, 45_000)
+                first.call("waitEvent", "transportClosed", {}, 20_000)
                 second.call("waitEvent", "producerClosed", {}, 5_000)
                 assert second.call("request", "listProducers")["producers"] == []
                 figures = server.gauges()
