@@ -94,9 +94,7 @@ class RoomMedia:
     ) -> Self:
         """The real thing, on the process's media sockets. Both timeouts (seconds) are a transport's."""
         router = partial(Router, batch=endpoint.batch)
-        transport = partial(
-            WebRtcTransport, endpoint, connect_timeout=connect_timeout, consent_timeout=consent_timeout
-        )
+        transport = partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout, consent_timeout=consent_timeout)
         return cls(router, transport, live, turn)
 
 
