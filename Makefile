@@ -47,13 +47,13 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	}
 
-# What may run two files at a time: first what is without browsers, then pages that wait more than they compute, of which
-# nothing is asserted that another one's load could change. All that is not named here, and so whatever is new, comes
-# last and one after the other: tests that measure want a quiet machine.
+# What may run two files at a time: first what is without a browser, then pages of which nothing is asserted that the
+# load of others could change. All that is not named here, and so whatever is new, comes last and one after the other:
+# tests that measure want a quiet machine.
 TOGETHER := $(wildcard tests/test_*.py) \
 	$(addprefix tests/,hls interop media protocols rooms signalling support_tests transport wire)
 PAGES_TOGETHER := $(patsubst %,tests/browser/test_%.py,\
-	call_page call_repairs endings interop pages reconnecting turn watch_page)
+	call_repairs calls endings interop pages reconnecting turn watch_page)
 
 PYTEST := $(BIN)/python -m pytest
 TWO_FILES := --numprocesses 2 --dist loadfile
@@ -63,11 +63,11 @@ check: $(VENV)/.test-installed browser
 ifdef ARGS
 	$(PYTEST) $(ARGS)
 else
-	@failed=0; set -x; \
-	$(PYTEST) $(TWO_FILES) $(TOGETHER) || failed=1; \
-	$(PYTEST) $(TWO_FILES) $(PAGES_TOGETHER) || failed=1; \
-	$(PYTEST) $(addprefix --ignore=,$(TOGETHER) $(PAGES_TOGETHER)) || failed=1; \
-	exit $$failed
+	@failed=; \
+	echo "tests without a browser, two files at a time"; $(PYTEST) $(TWO_FILES) $(TOGETHER) || failed=1; \
+	echo "pages, two files at a time"; $(PYTEST) $(TWO_FILES) $(PAGES_TOGETHER) || failed=1; \
+	echo "all others"; $(PYTEST) $(addprefix --ignore=,$(TOGETHER) $(PAGES_TOGETHER)) || failed=1; \
+	test -z "$$failed"
 endif
 
 # What only the benchmark wants (plots, other servers to compare with) is installed here and not by the tests.
