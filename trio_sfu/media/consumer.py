@@ -63,6 +63,7 @@ class Consumer:
         "_needs_keyframe",
         "_next_view",
         "_on_sent",
+        "_pacer",
         "_picture_offset",
         "_repeats",
         "_report_sent",
@@ -142,6 +143,8 @@ class Consumer:
         self.counted: Final = self._stamp.counts == 1
         """Whether its packets have transport-wide sequence numbers."""
         self._on_sent: Final = session.on_sent_of(self)
+        bandwidth = session.bandwidth
+        self._pacer: Final = bandwidth.pacer if bandwidth is not None and producer.has_keyframes else None
         self._needs_keyframe: Final = producer.has_keyframes
         # Owned
         self.on_layers_change: Callable[[Layers | None], None] | None = None
@@ -241,9 +244,15 @@ class Consumer:
         self._stop()
 
     def _stop(self) -> None:
-        self._synchronised = False
+        self._desynchronise()
         self._stop_crossing()
         self.tell_layers(self._session.now())
+
+    def _desynchronise(self) -> None:
+        """Send nothing until the next keyframe, nor what waits to be sent."""
+        self._synchronised = False
+        if self._pacer is not None:
+            self._pacer.drop(self)
 
     def resume(self) -> None:
         """Go on, with a keyframe."""
@@ -254,7 +263,7 @@ class Consumer:
 
     def restart(self, now: float) -> None:
         """Begin anew: after a resume on either side, or when the transport has just been connected."""
-        self._synchronised = False
+        self._desynchronise()
         self._started = now
         self._begin_at = now
         self._repeats = 0
@@ -394,6 +403,7 @@ class Consumer:
 
     def cross(self, packet: Packet, now: float) -> None:
         """Go over: ``packet`` and what comes after it comes by another view."""
+        self._flush(now)
         step, stream = self._step(), self.stream
         assert step is not None
         assert stream is not None
@@ -465,7 +475,7 @@ class Consumer:
         if self._next_view is None or self._view is None or not self._synchronised:
             return
         if self._next_view.stream.index < self._view.stream.index:
-            self._synchronised = False
+            self._desynchronise()
             _give_up(self._view, self)
             if self._retransmitter is not None:
                 self._retransmitter.forget()  # what is missing would come too late to be of use
@@ -497,7 +507,7 @@ class Consumer:
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
         if stream is self.stream:
-            self._synchronised = False
+            self._desynchronise()
             self._same_clock = False
             self._stop_crossing()
             if self._retransmitter is not None:
@@ -508,6 +518,7 @@ class Consumer:
         if self.closed:
             return
         self.closed = True
+        self._desynchronise()
         self._stop_crossing()
         for view in (self._view, self._next_view):
             if view is not None:
@@ -525,8 +536,7 @@ class Consumer:
 
     def forward(self, view: LayerView, batch: Batch, now: float) -> None:
         """Send the packets of ``batch`` that came by ``view``."""
-        sink = self._session.sink
-        if sink is None or self.paused or self.limit is None:
+        if self._session.sink is None or self.paused or self.limit is None:
             return
         if view is not self._view or not self._synchronised:
             begun = self._begin_with(view, batch, now)
@@ -538,6 +548,24 @@ class Consumer:
             if above is None:
                 return
             batch = above
+        pacer = self._pacer
+        if pacer is not None and pacer.active:
+            admitted = pacer.admit(self, batch, now)
+            if admitted is None:
+                return
+            batch = admitted
+        self.send(batch, now)
+
+    def _flush(self, now: float) -> None:
+        """Other packets come next than those that wait: these go out before."""
+        if self._pacer is not None:
+            self._pacer.flush(self, now)
+
+    def send(self, batch: Batch, now: float) -> None:
+        """Send what :meth:`forward` has let through, under the consumer's own numbers."""
+        sink = self._session.sink
+        if sink is None:
+            return
         # By position, and each value looked up once: this runs for every consumer of every batch.
         layout = batch.layout(sink.overhead)
         start = sink.reserve(len(layout[0]))
@@ -576,6 +604,7 @@ class Consumer:
             # The request may have been given up while the source was silent.
             self.producer.request_keyframe(stream, now, urgent=not self._shows_something(now))
             return None
+        self._flush(now)
         before = self.stream
         if view is self._next_view:
             self._next_view = None
@@ -702,7 +731,7 @@ class Consumer:
             group = view.recent_group(now) if view is not None and self._repeats < _MAX_REPEATS else None
             if view is not None and group is not None:
                 self._repeats += 1
-                self._synchronised = False
+                self._desynchronise()
                 self.forward(view, group, now)
                 return
         self.request_key_frame(urgent=now - self._started < _FRESH_SECONDS)
