@@ -18,7 +18,7 @@ from tests.support.layered_sender import SSRC, STEP, LayeredSender
 from tests.support.media_core import FakeSession, Sent, rtx
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.frame_mark import EVERYTHING, Layers
-from trio_sfu.wire.rtcp import GenericNack, PictureLossIndication
+from trio_sfu.wire.rtcp import PictureLossIndication
 
 SENDERS: Final[dict[str, Callable[..., LayeredSender]]] = {
     "vp9": lambda **more: LayeredSender("VP9", 3, key_only=True, ends_said=False, **more),
@@ -135,10 +135,8 @@ def test_it_is_sent_again_with_its_marker(layers: tuple[int, int]) -> None:
     scene = Scene(layers=Layers(*layers))
     scene.run(8, 1, 2)
     scene.run(2)
-    assert scene.consumer.rtx_ssrc is not None
     for packet in scene.sent()[-20:]:
-        scene.viewer.feed_rtcp(GenericNack(1, scene.consumer.ssrc, (packet.sequence_number,)))
-        again = scene.viewer.sink.of(scene.consumer.rtx_ssrc)[-1]
+        again = scene.viewer.ask_again(scene.consumer, packet)
         assert again.payload[2:] == packet.payload
         assert again.marker == packet.marker
 

@@ -549,12 +549,10 @@ class Consumer:
                 return
             batch = above
         pacer = self._pacer
-        if pacer is not None and pacer.active:
-            admitted = pacer.admit(self, batch, now)
-            if admitted is None:
-                return
-            batch = admitted
-        self.send(batch, now)
+        if pacer is not None and pacer.rate is not None:
+            pacer.send(self, batch, now)
+        else:
+            self.send(batch, now)
 
     def _flush(self, now: float) -> None:
         """Other packets come next than those that wait: these go out before."""

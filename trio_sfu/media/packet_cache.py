@@ -38,6 +38,8 @@ class PacketCache:
     def replace(self, packet: Packet) -> None:
         """Keep ``packet`` instead of its namesake, one of the newest; nothing where that has gone already."""
         before = self._by_number.get(packet.sequence_number)
+        if before is None:
+            return
         order = self._order
         for back in range(1, len(order) + 1):
             if order[-back] is before:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.bandwidth_link import Link
-from tests.support.limited_viewer import LimitedViewer, Scene
+from tests.support.limited_viewer import Scene
 from trio_sfu.media.bandwidth.pacing import Pacer
 from trio_sfu.media.packet import Batch, make_packet
 
@@ -20,6 +20,7 @@ class Taker:
         self.sent: list[tuple[float, int, int]] = []  # when, number, bytes
         self.faults: list[Exception] = []
         self.broken = False
+        self.on_fault: Callable[[], object] = lambda: None
 
     def send(self, batch: Batch, now: float) -> None:
         if self.broken:
@@ -28,6 +29,7 @@ class Taker:
 
     def fault(self, error: Exception) -> None:
         self.faults.append(error)
+        self.on_fault()
 
     @property
     def numbers(self) -> list[int]:
@@ -44,9 +46,10 @@ def batch(*numbers: int, size: int = 1000) -> Batch:
 
 
 def offer(pacer: Pacer, taker: Any, packets: Batch, now: float) -> None:
-    admitted = pacer.admit(taker, packets, now)
-    if admitted is not None:
-        taker.send(admitted, now)
+    if pacer.rate is not None:
+        pacer.send(taker, packets, now)
+    else:
+        taker.send(packets, now)
 
 
 def test_a_burst_goes_out_at_the_rate() -> None:
@@ -77,14 +80,13 @@ def test_ordinary_frames_do_not_wait() -> None:
 
 def test_no_rate_holds_nothing_any_more() -> None:
     pacer, taker = Pacer(), Taker()
-    assert not pacer.active
+    assert pacer.rate is None
     pacer.set_rate(100_000, 0)
     offer(pacer, taker, batch(*range(10)), 0)
-    assert pacer.active
     assert pacer.is_holding
     pacer.set_rate(None, 0.01)
     assert taker.numbers == list(range(10))
-    assert not pacer.active
+    assert pacer.rate is None
 
 
 def test_what_is_dropped_is_not_sent_and_what_is_flushed_is() -> None:
@@ -113,6 +115,22 @@ def test_a_bug_of_one_is_told_and_others_are_served() -> None:
     assert other.numbers == [50]
 
 
+def test_who_is_closed_for_a_bug_while_others_wait_changes_nothing_for_them() -> None:
+    pacer, one, other = Pacer(), Taker(), Taker()
+    pacer.set_rate(100_000, 0)
+    for number in range(5):
+        offer(pacer, one, batch(number), 0)
+        offer(pacer, other, batch(50 + number), 0)
+    sent = len(one.sent), len(other.sent)
+    one.broken = True
+    one.on_fault = lambda: pacer.drop(one)  # type: ignore[arg-type]
+    pacer.release(1)
+    assert len(one.faults) == 1
+    assert len(one.sent) == sent[0]
+    assert other.numbers == list(range(50, 55))
+    assert not pacer.is_holding
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 1), st.integers(1, 15), st.floats(0, 0.05), st.sampled_from([None, 1e5, 5e5, 5e6])),
@@ -129,10 +147,7 @@ def test_order_holds_and_nothing_waits_for_long(steps: list[tuple[int, int, floa
         numbers = range(len(offered), len(offered) + count)
         offered |= dict.fromkeys(numbers, now)
         packets = Batch([each._replace(timestamp=which) for each in batch(*numbers)])
-        if pacer.active:
-            offer(pacer, takers[which], packets, now)
-        else:
-            takers[which].send(packets, now)
+        offer(pacer, takers[which], packets, now)
         now += wait
         pacer.release(now)
     for _ in range(40):
@@ -145,10 +160,6 @@ def test_order_holds_and_nothing_waits_for_long(steps: list[tuple[int, int, floa
     assert not pacer.is_holding
 
 
-def queue_of(viewer: LimitedViewer, link: Link) -> float:
-    return max(0.0, link.free_at - viewer.call.now)
-
-
 def test_a_keyframe_does_not_fill_the_queue_of_a_narrow_path() -> None:
     """Somebody else has asked for a keyframe, ten times a frame: a third of a second for the path."""
     scene = Scene()
@@ -158,18 +169,18 @@ def test_a_keyframe_does_not_fill_the_queue_of_a_narrow_path() -> None:
     consumer = viewer.consume(sender.producer)
     viewer.consume(scene.speaker())
     scene.run(10)
-    pacer = viewer.session.session.bandwidth
-    assert pacer is not None
-    assert pacer.pacer.active
+    control = viewer.session.session.bandwidth
+    assert control is not None
+    assert control.pacer.rate is not None
     longest = 0.0
     for _ in range(5):
         sender.key_wanted |= {0, 1, 2}
         for _ in range(100):
             scene.run(0.02)
-            longest = max(longest, queue_of(viewer, viewer.link))
+            longest = max(longest, viewer.link.free_at - scene.call.now)
     assert 0.05 < longest < 0.2
     numbers = [packet.sequence_number for packet in viewer.session.sink.of(consumer.ssrc)]
     assert numbers == [number & 0xFFFF for number in range(numbers[0], numbers[0] + len(numbers))]
     viewer.link.rate = None
     scene.run(20)
-    assert not pacer.pacer.active
+    assert control.pacer.rate is None

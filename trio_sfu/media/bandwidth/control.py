@@ -27,8 +27,8 @@ _LEAST_REPAIR: Final = 20_000  # bytes
 _BEGUN_SECONDS: Final = 0.5
 _HEADROOM: Final = 1.2  # a little more than the allocator keeps free
 _DROP: Final = 0.95  # the estimate has fallen so far: allocate at once
-_OVERFLOWING_SECONDS: Final = 0.2
-_DRAINING_SHARE: Final = 0.6  # of the estimate, for media, while the queue is full
+_OVERFLOWING_SECONDS: Final = 0.2  # a queue this long does not drain by itself
+_DRAINING_SHARE: Final = 0.6  # of the estimate, for what is chosen while it is so
 # What packets are longer than the payload that streams are measured by: RTP, its extensions, SRTP, UDP and IP.
 _OVERHEAD: Final = 1.08
 # As long as nothing of a video has been measured: enough to find out whether the path carries one.
@@ -67,7 +67,7 @@ class BandwidthControl:
     def tick(self, consumers: Collection["Consumer"], now: float) -> None:
         """Send what waits and the probes that are due, and divide the bandwidth anew from time to time."""
         estimator = self.estimator
-        if self.pacer.active:
+        if self.pacer.is_holding:
             self.pacer.release(now)
         estimator.tick(now)
         probe = estimator.take_probe(now)
@@ -136,13 +136,13 @@ class BandwidthControl:
         wanted = wanted_bitrate(claims) + guessed
         self.estimator.set_wanted(wanted)
         full = self.estimator.queueing_delay > _FULL_SECONDS
-        if going_out > bitrate and self.estimator.queueing_delay > _OVERFLOWING_SECONDS:
-            # What goes out instead is to leave room for the queue to drain, and for the keyframe that it begins with.
-            bitrate = round(bitrate * _DRAINING_SHARE)
         if self.estimator.is_calm:
             # What goes out makes no trouble, so nothing of it is taken away, whatever the estimate has come to so far.
             bitrate = max(bitrate, round(going_out * _HEADROOM))
-        self._pace(bitrate, wanted, now)
+        self._pace(bitrate, wanted, now, full=full)
+        if going_out > bitrate and self.estimator.queueing_delay > _OVERFLOWING_SECONDS:
+            # What goes out instead is to leave room for the queue to drain, and for the keyframe that it begins with.
+            bitrate = round(bitrate * _DRAINING_SHARE)
         for decision in self._allocator.decide(bitrate, claims, now):
             consumer, choices = layers[decision.id]
             if decision.index is None:
@@ -152,13 +152,12 @@ class BandwidthControl:
                 last = decision.index == len(choices) - 1
                 consumer.set_limit(EVERYTHING if last else choices[decision.index], at_once=full)
 
-    def _pace(self, bitrate: int, wanted: int, now: float) -> None:
+    def _pace(self, bitrate: int, wanted: int, now: float, *, full: bool) -> None:
         """Hold bursts back where the path has shown that it is too narrow for what is wanted, until it is not."""
         if bitrate >= wanted:
             self._enough_at = now
             self.pacer.set_rate(None, now)
         elif self.estimator.fell_at > self._enough_at:
-            full = self.estimator.queueing_delay > _FULL_SECONDS
             self.pacer.set_rate((_DRAINING_PACE if full else _PACE) * bitrate, now)
 
 

@@ -25,13 +25,12 @@ _MOST_SECONDS: Final = 0.6
 class Pacer:
     """Of all videos of one transport, in the order in which their packets came."""
 
-    __slots__ = ("_credit", "_credit_at", "_held", "_rate", "active")
+    __slots__ = ("_credit", "_credit_at", "_held", "rate")
 
     def __init__(self) -> None:
-        self.active = False
-        """Whether batches are to pass by :meth:`admit`."""
+        self.rate: float | None = None
+        """Bytes a second; None: batches need not pass here. See :meth:`set_rate`."""
         self._held: deque[tuple[float, Consumer, Batch]] = deque()  # since when each waits
-        self._rate: float | None = None  # bytes a second
         self._credit = 0.0  # bytes
         self._credit_at = 0.0
 
@@ -42,43 +41,23 @@ class Pacer:
 
     def set_rate(self, bitrate: float | None, now: float) -> None:
         """Let through ``bitrate`` bit/s from now on; None: everything, also what waits."""
-        if bitrate is None:
-            if self.active:
-                self._rate = None
-                self.release(now)
-                self.active = False
-            return
         self._refill(now)
-        self._rate = bitrate / 8
-        if not self.active:
-            self.active = True
+        begins = self.rate is None
+        self.rate = None if bitrate is None else bitrate / 8
+        if begins:
             self._credit = self._burst
-            self._credit_at = now
+        self.release(now)
 
-    def admit(self, consumer: "Consumer", batch: Batch, now: float) -> Batch | None:
-        """The part of ``batch`` that ``consumer`` may send now; the rest waits, and is given to
-        :meth:`Consumer.send` later."""
-        if self._held:
-            self._held.append((now, consumer, batch))
-            return None
-        self._refill(now)
-        return self._take(now, consumer, batch)
+    def send(self, consumer: "Consumer", batch: Batch, now: float) -> None:
+        """Have ``consumer`` send as much of ``batch`` as may go now, by :meth:`Consumer.send`; the rest waits."""
+        self._held.append((now, consumer, batch))
+        self.release(now)
 
     def release(self, now: float) -> None:
-        """Have sent what has waited long enough; to be called every 20 ms."""
+        """Have sent what may go now; to be called every 20 ms, since what waits may be the last for a while."""
         self._refill(now)
-        held = self._held
-        while held:
-            since, consumer, batch = held[0]
-            overdue = self._rate is None or now - since >= _MOST_SECONDS
-            if not overdue and self._credit <= 0:
-                return
-            held.popleft()
-            part = batch if overdue else self._take(since, consumer, batch)
-            if overdue:
-                self._credit = max(self._credit - batch.octets, -self._burst)
-            if part is not None:
-                _send(consumer, part, now)
+        while self._held and (part := self._take(now)) is not None:
+            _send(*part, now)
 
     def flush(self, consumer: "Consumer", now: float) -> None:
         """Send what waits of ``consumer``: other packets than those that follow are to come next."""
@@ -94,26 +73,33 @@ class Pacer:
 
     @property
     def _burst(self) -> float:
-        return max(_LEAST_BURST, (self._rate or 0.0) * _BURST_SECONDS)
+        return max(_LEAST_BURST, (self.rate or 0.0) * _BURST_SECONDS)
 
     def _refill(self, now: float) -> None:
-        if self._rate is not None:
-            self._credit = min(self._burst, self._credit + self._rate * (now - self._credit_at))
+        if self.rate is not None:
+            self._credit = min(self._burst, self._credit + self.rate * (now - self._credit_at))
         self._credit_at = now
 
-    def _take(self, since: float, consumer: "Consumer", batch: Batch) -> Batch | None:
-        """As much of ``batch`` as there is credit for; what is left waits before all else."""
+    def _take(self, now: float) -> "tuple[Consumer, Batch] | None":
+        """Of the batch that has waited the longest: all where it is time, else as much as there is credit for."""
+        since, consumer, batch = self._held[0]
+        if self.rate is None or now - since >= _MOST_SECONDS:
+            self._held.popleft()
+            self._credit = max(self._credit - batch.octets, -self._burst)
+            return consumer, batch
         count = 0
         for size in batch.sizes:
             if self._credit <= 0:
                 break
             self._credit -= size
             count += 1
-        if count == batch.count:
-            return batch
-        rest = Batch(batch.packets[count:]) if count else batch
-        self._held.appendleft((since, consumer, rest))
-        return Batch(batch.packets[:count]) if count else None
+        if not count:
+            return None
+        self._held.popleft()
+        if count < batch.count:
+            self._held.appendleft((since, consumer, Batch(batch.packets[count:])))
+            batch = Batch(batch.packets[:count])
+        return consumer, batch
 
 
 def _send(consumer: "Consumer", batch: Batch, now: float) -> None:
