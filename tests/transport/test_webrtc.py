@@ -552,7 +552,7 @@ async def test_old_rtx_and_jumps_do_not_hurt_the_viewers() -> None:
         sound = made.consume(receiving, made.produce(sending, "audio"))
         picture = made.consume(receiving, made.produce(sending, "video"))
         # From there on SRTP takes a step of 40,000 for one back.
-        sound._last_number = picture._last_number = 0x18000
+        sound._numbers.last = picture._numbers.last = 0x18000
         await trio.sleep(0.06)
         for base in (0, 40_000, 60_000):
             for number in range(base, base + 20):

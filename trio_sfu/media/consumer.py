@@ -14,13 +14,13 @@ from trio_sfu.media.capabilities import (
     MID_URI,
     TRANSPORT_CC_URI,
 )
-from trio_sfu.media.frame_mark import EVERYTHING, FrameIds, Layers
+from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.layer_view import LayerView, may_cross, next_step
-from trio_sfu.media.layers import step_at_switch
-from trio_sfu.media.packet import Batch, Packet, Stamp, shift_ids, shifted
+from trio_sfu.media.outgoing_numbers import OutgoingNumbers
+from trio_sfu.media.packet import Batch, Packet, Stamp, shift_ids
 from trio_sfu.media.parameters import MediaKind, RtpParameters
 from trio_sfu.media.rates import Rates
-from trio_sfu.media.retransmitter import Retransmitter, Stretch
+from trio_sfu.media.retransmitter import Retransmitter
 from trio_sfu.media.score import BEST, StreamScore
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
 
@@ -44,7 +44,6 @@ _MAX_REPEATS: Final = 3
 # How long a consumer that is to go over to other layers of its stream waits for packets that are missing.
 _CROSS_SECONDS: Final = 0.25
 _HASTEN_SECONDS: Final = 2.0
-_MOST_MISSING: Final = 256
 
 
 class Consumer:
@@ -54,29 +53,21 @@ class Consumer:
         "_began_at",
         "_begin_at",
         "_cross_by",
-        "_floor",
-        "_last_ids",
-        "_last_number",
         "_last_sent",
-        "_last_timestamp",
         "_layers",
         "_needs_keyframe",
         "_next_view",
+        "_numbers",
         "_on_sent",
         "_pacer",
-        "_picture_offset",
         "_repeats",
         "_report_sent",
         "_retransmitter",
         "_same_clock",
-        "_sequence_offset",
         "_session",
         "_stamp",
         "_started",
         "_synchronised",
-        "_timestamp_lag",
-        "_timestamp_offset",
-        "_tl0_offset",
         "_told",
         "_told_scores",
         "_traffic",
@@ -169,15 +160,7 @@ class Consumer:
         self._began_at = float("-inf")
         self._repeats = 0
         self._begin_at = session.now() + (_ANSWER_SECONDS if session.sink is not None else 0.0)
-        self._sequence_offset = 0
-        self._timestamp_offset = 0
-        self._timestamp_lag = 0  # how much of the offset is not the clocks' difference
-        self._picture_offset = 0
-        self._tl0_offset = 0
-        self._last_ids: FrameIds | None = None
-        self._floor: int | None = None
-        self._last_number = first_sequence_number + 0xFFFF  # extended: it does not wrap
-        self._last_timestamp = 0
+        self._numbers: Final = OutgoingNumbers(first_sequence_number)
         self._last_sent: float | None = None
         self._retransmitter: Final = (
             Retransmitter(session, _stamp(self.rtx_ssrc, rtp_parameters.mid, ids), rtp_parameters, self._on_sent)
@@ -291,7 +274,7 @@ class Consumer:
         """Whether ``packet`` is from before what has gone out last: timestamps must not go back."""
         if stream is not self.stream or not self._same_clock:
             return False
-        return self._last_timestamp - packet.timestamp - self._timestamp_offset & 0xFFFFFFFF < 0x80000000
+        return self._numbers.is_past(packet)
 
     def _prepare(self, now: float) -> None:
         """See to it that there is a keyframe when the consumer begins, be it still paused or not connected."""
@@ -410,12 +393,7 @@ class Consumer:
         before, view = self._view, stream.view(step[1], from_now=True)
         assert before is not None
         # What the old view has before this packet, and did not come in time to go out, keeps its numbers.
-        number, picture_id = before.entry(packet)
-        missing = number + self._sequence_offset - self._last_number - 1 & 0xFFFF
-        if missing < _MOST_MISSING:
-            self._last_number += missing
-            if picture_id is not None and self._last_ids is not None:
-                self._last_ids = self._last_ids._replace(picture_id=picture_id + self._picture_offset - 1 & 0x7FFF)
+        self._numbers.keep_missing(*before.entry(packet))
         number, picture_id = view.entry(packet)
         self._move_to(view)
         self._begin_stretch(view, number, picture_id if view.closes_picture_ids else None)
@@ -543,8 +521,9 @@ class Consumer:
             if begun is None:
                 return
             batch = begun
-        if self._floor is not None:
-            above = self._above_floor(batch)
+        numbers = self._numbers
+        if numbers.floor is not None:
+            above = numbers.above_floor(batch)
             if above is None:
                 return
             batch = above
@@ -567,14 +546,13 @@ class Consumer:
         # By position, and each value looked up once: this runs for every consumer of every batch.
         layout = batch.layout(sink.overhead)
         start = sink.reserve(len(layout[0]))
-        sequence_offset = self._sequence_offset
-        timestamp_offset = self._timestamp_offset
+        numbers = self._numbers
         first_sequence = sink.transport_sequence
         sink.transport_sequence = self._stamp.write(
-            sink.arena, start, layout, sequence_offset, timestamp_offset, first_sequence, now
+            sink.arena, start, layout, numbers.sequence_offset, numbers.timestamp_offset, first_sequence, now
         )
-        if self._picture_offset or self._tl0_offset:
-            shift_ids(sink.arena, start, layout, batch.packets, self._picture_offset, self._tl0_offset)
+        if numbers.picture_offset or numbers.tl0_offset:
+            shift_ids(sink.arena, start, layout, batch.packets, numbers.picture_offset, numbers.tl0_offset)
         sink.send_rtp(start, batch.sizes, batch.runs)
         octets = batch.octets
         if self._on_sent is not None:
@@ -582,14 +560,7 @@ class Consumer:
         self.packets += batch.count
         self.octets += batch.payload_octets
         self._traffic.rtp_sent += octets
-        newest = batch.newest
-        mark = newest.mark
-        step = newest.sequence_number + sequence_offset - self._last_number & 0xFFFF
-        if step < 0x8000:
-            self._last_number += step
-            self._last_timestamp = newest.timestamp + timestamp_offset & 0xFFFFFFFF
-            if mark is not None and mark.ids is not None:
-                self._last_ids = shifted(mark.ids, self._picture_offset, self._tl0_offset)
+        numbers.advance(batch)
         self._last_sent = now
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
@@ -614,10 +585,10 @@ class Consumer:
             self._began_at = now
         first = batch.packets[index]
         if self._last_sent is not None and not (before is stream and knew_clock):
-            self._go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
+            self._numbers.go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
         ids = first.mark.ids if first.mark is not None else None
-        if ids is not None and self._last_ids is not None and first.keyframe:
-            self._tl0_offset = self._last_ids.tl0_pic_idx + 1 - ids.tl0_pic_idx & 0xFF
+        if ids is not None and first.keyframe:
+            self._numbers.go_on_with_keyframe(ids)
         self._begin_stretch(view, first.sequence_number, ids.picture_id if ids is not None else None)
         self.tell_layers(now)
         if self._step() is not None:
@@ -626,68 +597,9 @@ class Consumer:
 
     def _begin_stretch(self, view: LayerView, number: int, picture_id: int | None) -> None:
         """Let the packet ``number`` of ``view`` be the next one, and the picture of that id, where it is given."""
-        self._floor = number
-        self._sequence_offset = self._last_number + 1 - number & 0xFFFF
-        if picture_id is not None and self._last_ids is not None:
-            self._picture_offset = self._last_ids.picture_id + 1 - picture_id & 0x7FFF
+        stretch = self._numbers.begin(view, number, picture_id)
         if self._retransmitter is not None:
-            self._retransmitter.begin_stretch(
-                Stretch(
-                    self._last_number + 1,
-                    self._sequence_offset,
-                    self._timestamp_offset,
-                    self._picture_offset,
-                    self._tl0_offset,
-                    view,
-                )
-            )
-
-    def _go_on_from(
-        self, before: "IncomingStream | None", stream: "IncomingStream", first: int, elapsed: float
-    ) -> None:
-        """Find the timestamp offset for another clock, on which ``stream`` begins with the timestamp ``first``.
-
-        Exact by the sender's reports on both streams. The new stream's keyframe may show an earlier moment than what
-        went out last; timestamps do not go back, so it lags then, until the next change. Without reports: as much
-        later as the time that has passed.
-        """
-        last = self._last_timestamp
-        step = None
-        if (
-            before is not None
-            and before.clock_rate == stream.clock_rate
-            and before.sender_report is not None
-            and stream.sender_report is not None
-        ):
-            step = step_at_switch(
-                before.sender_report[0],
-                stream.sender_report[0],
-                last=last - self._timestamp_offset + self._timestamp_lag,
-                first=first,
-                clock_rate=stream.clock_rate,
-                elapsed=elapsed,
-            )
-        self._timestamp_lag = 0 if step is None else max(0, 1 - step)
-        if step is None:
-            step = round(elapsed * stream.clock_rate)
-        self._timestamp_offset = last + max(1, step) - first
-
-    def _above_floor(self, batch: Batch) -> Batch | None:
-        """``batch`` without packets from before the one that the current stretch began with.
-
-        Their numbers would be those of packets sent before. Late ones are possible for a short while only.
-        """
-        floor = self._floor
-        assert floor is not None
-        if 2048 <= batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
-            self._floor = None
-            return batch
-        if batch.count == 1 and batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
-            return batch
-        kept = [packet for packet in batch.packets if packet.sequence_number - floor & 0xFFFF < 0x8000]
-        if len(kept) == len(batch.packets):
-            return batch
-        return Batch(kept) if kept else None
+            self._retransmitter.begin_stretch(stretch)
 
     # -- RTCP from the consuming side ---
 
@@ -701,13 +613,13 @@ class Consumer:
         self.packets_nacked += len(lost)
         silent = self.paused or self.limit is None
         if self._retransmitter is not None and self._session.sink is not None and not silent:
-            self._retransmitter.answer(lost, self._last_number, self.round_trip, now)
+            self._retransmitter.answer(lost, self._numbers.last, self.round_trip, now)
 
     def probe(self, octets: int, now: float) -> int:
         """Send about so much again to probe the path, see :meth:`Retransmitter.probe`; returns what has been sent."""
         if self._retransmitter is None or not self.active or not self._synchronised:
             return 0
-        return self._retransmitter.probe(octets, self._last_number, now)
+        return self._retransmitter.probe(octets, self._numbers.last, now)
 
     def on_keyframe_request(self, now: float) -> None:
         """The receiver's PLI or FIR.
@@ -765,12 +677,12 @@ class Consumer:
             report, arrived = stream.sender_report
             elapsed = now - arrived
             ntp = report.ntp_time + int(elapsed * 4294967296)
-            timestamp = report.rtp_timestamp + round(elapsed * stream.clock_rate) + self._timestamp_offset
+            timestamp = report.rtp_timestamp + round(elapsed * stream.clock_rate) + self._numbers.timestamp_offset
         elif now - self._started < 2.0:
             return None  # the producer's first report is better than our guess
         else:
             ntp = int(ntp_now * 4294967296)
-            timestamp = self._last_timestamp + round((now - self._last_sent) * stream.clock_rate)
+            timestamp = self._numbers.last_timestamp + round((now - self._last_sent) * stream.clock_rate)
         ntp &= 0xFFFFFFFFFFFFFFFF
         self._report_sent[ntp >> 16 & 0xFFFFFFFF] = now
         while len(self._report_sent) > 8:
