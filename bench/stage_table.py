@@ -56,6 +56,7 @@ FILES: Final = {
     "wire/demux.py": "demux",
     "wire/rtp.py": "parse",
     "media/packet.py": "rewrite",
+    "media/layout.py": "rewrite",
     "media/consumer.py": "route",
     "media/rtp_session.py": "route",
     "media/incoming_stream.py": "route",
