@@ -64,7 +64,9 @@ def write_ids(target: bytearray | memoryview, payload: int, ids: FrameIds) -> No
 def shifted(ids: FrameIds, picture_offset: int, tl0_offset: int) -> FrameIds:
     """Ids that are so much higher, modulo their widths."""
     picture_id, bits, at, tl0_pic_idx, tl0_at = ids
-    return FrameIds(picture_id + picture_offset & (1 << bits) - 1, bits, at, tl0_pic_idx + tl0_offset & 0xFF, tl0_at)
+    shifted_id = picture_id + picture_offset & (1 << bits) - 1
+    # For each consumer of each batch: FrameIds(…) itself is a function in Python around this.
+    return tuple.__new__(FrameIds, (shifted_id, bits, at, tl0_pic_idx + tl0_offset & 0xFF, tl0_at))
 
 
 class FrameMark(NamedTuple):
