@@ -36,12 +36,12 @@ class _Outcome:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", nargs="+", choices=DRIVERS, default=list(DRIVERS))
-    parser.add_argument("--peer-seconds", type=float, metavar="S", help="of load measured; default 15, quick 4")
+    parser.add_argument("--peer-seconds", type=float, metavar="S", help="of load measured; default 8, quick 4")
 
 
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
-    seconds = arguments.peer_seconds or (4.0 if arguments.quick else 15.0)
-    plan = Plan(seconds=seconds, warm_up=1.5 if arguments.quick else 3.0)
+    seconds = arguments.peer_seconds or (4.0 if arguments.quick else 8.0)
+    plan = Plan(seconds=seconds, warm_up=1.5 if arguments.quick else 2.0)
     floor = floor_pair(peers=10, seconds=3.0 if arguments.quick else 6.0)
     outcomes = [_run(driver(name), plan) for name in arguments.peers]
     results = [result for outcome in outcomes for result in outcome.results]
@@ -63,6 +63,7 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
                 "CPU per forwarded packet",
                 "CPU µs per packet",
                 bars={f"{r.case}: {r.server}": r.median for r in sorted(results, key=_by_case) if r.median is not None},
+                log=True,
             )
         ]
         if results
