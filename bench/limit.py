@@ -113,10 +113,13 @@ class Judge:
     def find(self, start: float) -> float:
         """The limit: the highest rate that held, and did so again; 0.0 where there is none."""
         rate = search(self.holds, start, precision=_PRECISION)
-        for _ in range(_STEPS_DOWN):
-            if not rate or self.holds(rate):
+        held = 1  # trials of this rate
+        for _ in range(_STEPS_DOWN if rate else 0):
+            while held < 2 and self.holds(rate):
+                held += 1
+            if held == 2:
                 return rate
-            rate /= _PRECISION
+            rate, held = rate / _PRECISION, 0
         return 0.0
 
 
@@ -149,7 +152,7 @@ class _Attempts:
         watch.start()
         scene.run(seconds, look, settle=False)
         scene.settle()
-        self._best = max(self._best, *(window.speed or 0.0 for window in watch.windows))
+        self._best = max([self._best, *(window.speed or 0.0 for window in watch.windows)])
         counting = [self._counts(window) for window in watch.windows]
         chosen = (
             latencies
@@ -161,8 +164,8 @@ class _Attempts:
             rate,
             scene.totals().ratio,
             float("inf") if p99 is None else p99 / 1000,
-            sum(window.cpu for window in watch.windows) / (WINDOW * len(watch.windows)),
-            counting.count(False) / len(counting),
+            sum(window.cpu for window in watch.windows) / (WINDOW * max(1, len(counting))),
+            counting.count(False) / max(1, len(counting)),
         )
 
     def _counts(self, window: Window) -> bool:
