@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from bench.peers import Running
 from bench.peers.trio_sfu_driver import TrioSfuDriver, TrioSfuServer
 from bench.plots import Plot
 from bench.report import Section, run
-from bench.result import HEADER, Result, described, row
+from bench.result import HEADER, Result, described, row, steady
 from bench.server_process import allow_files, split_cpus
 from bench.trial import Plan, measure
 
@@ -91,12 +92,11 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     cases = chosen(arguments)
     allow_files(3 * max(case.transports for case in cases))
     for case in cases:
-        with ExitStack() as stack:
-            try:
-                result = measure("trio_sfu", _server(arguments, stack), case, plan)
-            except NoCompiler as error:
-                notes.append(f"skipped: {error}")
-                continue
+        try:
+            result = steady(partial(_measure, arguments, case, plan))
+        except NoCompiler as error:
+            notes.append(f"skipped: {error}")
+            continue
         results.append(result)
         print(f"{case.name}: {result.median or 0:.2f} µs, {result.delivery_ratio:.2%}", file=sys.stderr, flush=True)
     if arguments.json is not None:
@@ -106,6 +106,11 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     if arguments.limit:
         limit_cases = limit.CASES[:1] if arguments.quick else limit.CASES
         yield limit.section(limit_cases, limit.default_seconds(arguments.quick), arguments.server_option)
+
+
+def _measure(arguments: argparse.Namespace, case: Case, plan: Plan) -> Result:
+    with ExitStack() as stack:
+        return measure("trio_sfu", _server(arguments, stack), case, plan)
 
 
 def _server(arguments: argparse.Namespace, stack: ExitStack) -> Running:

@@ -12,16 +12,18 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from bench.cases import one_to, rooms_of_four
+from bench.cases import Case, one_to, rooms_of_four
 from bench.cc import NoCompiler
 from bench.clip import vp8_clip
 from bench.floor import floor_pair
 from bench.peers import DRIVERS, Driver, driver
 from bench.plots import Plot
 from bench.report import Section, run
-from bench.result import HEADER, Result, described, row
+from bench.result import HEADER, Result, described, row, steady
+from bench.scene import Clip
 from bench.server_process import split_cpus
 from bench.trial import Plan, measure
 
@@ -79,18 +81,22 @@ def _run(peer: Driver, plan: Plan) -> _Outcome:
     missing = peer.missing()
     if missing:
         return _Outcome((), [f"{peer.name}: skipped, {missing}."])
-    cpus = split_cpus()
     results, notes = [], []
     for case in CASES:
         try:
             clip = vp8_clip(case.video) if peer.real_media else None
-            with peer.start(cpus[0] if cpus else None) as running:
-                results.append(measure(peer.name, running, case, plan, clip))
+            results.append(steady(partial(_measure, peer, case, plan, clip)))
         except NoCompiler as error:
             notes.append(f"{peer.name}, {case.name}: skipped, {error}.")
         except Exception as error:  # Another project's server: what breaks there must not end the run.
             notes.append(f"{peer.name}, {case.name}: failed, {error!r}.")
     return _Outcome(results, notes)
+
+
+def _measure(peer: Driver, case: Case, plan: Plan, clip: Clip | None) -> Result:
+    cpus = split_cpus()
+    with peer.start(cpus[0] if cpus else None) as running:
+        return measure(peer.name, running, case, plan, clip)
 
 
 def main(arguments: list[str] | None = None) -> int:

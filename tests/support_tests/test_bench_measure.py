@@ -13,7 +13,7 @@ from bench.cases import FULL, SHARED_RATE
 from bench.floor import FloorPair, parse_output
 from bench.gauge import Gauge, GaugeReading, speed_between
 from bench.measure import Window, cost, kept
-from bench.result import HEADER, Result, remarks, row
+from bench.result import HEADER, Result, remarks, row, steady
 
 
 def test_windows_in_which_the_core_was_slow_do_not_count() -> None:
@@ -89,3 +89,12 @@ def test_the_cases_of_a_full_run_are_within_what_a_core_carries() -> None:
     assert max(case.packets_out for case in FULL) < 200_000
     assert {case.receivers for case in FULL if case.video == SHARED_RATE} == {50, 100, 200, 499}
     assert len({case.name for case in FULL}) == len(FULL)
+
+
+def test_a_run_in_which_the_generator_was_late_is_made_again() -> None:
+    values: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Result)}
+    late, later, fine = (Result(**(values | {"latest_burst": seconds})) for seconds in (0.2, 2.0, 0.01))
+    runs = iter([fine, late, fine, late, later])
+    assert steady(lambda: next(runs)) is fine
+    assert steady(lambda: next(runs)) is fine
+    assert steady(lambda: next(runs)) is late
