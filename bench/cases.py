@@ -78,7 +78,7 @@ def rooms_of_four(rooms: int, video: float = ROOM_RATES[0], audio: float = ROOM_
 
 FULL: Final = (
     *(one_to(consumers) for consumers in (10, 50, 100, 200)),
-    *(one_to(consumers, SHARED_RATE) for consumers in (50, 100, 200, MOST_IN_A_ROOM - 1)),
+    *(one_to(consumers, SHARED_RATE) for consumers in (50, 200, MOST_IN_A_ROOM - 1)),
     rooms_of_four(10),
     rooms_of_four(50, 15.0, 25.0),  # at the usual rates 180 thousand packets/s, one by one: more than a core sends
     audio_to(MOST_IN_A_ROOM - 1),

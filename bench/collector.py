@@ -80,12 +80,12 @@ def _each(values: Sequence[float | None]) -> str:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collector-rounds", type=int, metavar="N", help="of each way; default 2, quick 1")
-    parser.add_argument("--collector-seconds", type=float, metavar="S", help="of load in each; default 6, quick 3")
+    parser.add_argument("--collector-seconds", type=float, metavar="S", help="of load in each; default 4, quick 3")
 
 
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     quick = arguments.quick
-    plan = Plan(seconds=arguments.collector_seconds or (3.0 if quick else 6.0), warm_up=1.0)
+    plan = Plan(seconds=arguments.collector_seconds or (3.0 if quick else 4.0), warm_up=1.0)
     said = ["A collection's pause is in the latency of whatever comes meanwhile. Set-up and warm-up are in the counts."]
     rows: list[tuple[Cell, ...]] = []
     for case in (one_to(50), rooms_of_four(10)):

@@ -33,7 +33,7 @@ from bench.trial import pinned
 
 LEAST_DELIVERED: Final = 0.999
 MOST_LATENCY: Final = 20.0  # ms, p99
-CASES: Final = ((100, "burst"), (50, "burst"), (100, "even"))
+CASES: Final = ((100, "burst"), (100, "even"))
 """Consumers, and whether packets come in 30 bursts a second or evenly spaced."""
 
 _PRECISION: Final = 1.05  # the bound that is broken, at most so many times the one that holds
@@ -252,8 +252,8 @@ def _spread(name: str, consumers: int, judge: Judge) -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit-consumers", type=int, nargs="+", metavar="N", help="default 50 and 100; quick 100")
-    parser.add_argument("--limit-shapes", nargs="+", choices=("burst", "even"), help="default both, of 50 bursts only")
+    parser.add_argument("--limit-consumers", type=int, nargs="+", metavar="N", help="default 100")
+    parser.add_argument("--limit-shapes", nargs="+", choices=("burst", "even"), help="default both; quick burst")
     parser.add_argument("--limit-seconds", type=float, metavar="S", help="of a trial; default 3, quick 2")
     parser.add_argument("--limit-server-option", action="append", default=[], metavar="OPTION", help="for the server")
 

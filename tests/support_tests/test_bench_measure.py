@@ -87,7 +87,7 @@ def test_a_rate_beyond_one_core_is_said_to_be_no_measure() -> None:
 
 def test_the_cases_of_a_full_run_are_within_what_a_core_carries() -> None:
     assert max(case.packets_out for case in FULL) < 200_000
-    assert {case.receivers for case in FULL if case.video == SHARED_RATE} == {50, 100, 200, 499}
+    assert {case.receivers for case in FULL if case.video == SHARED_RATE} == {50, 200, 499}
     assert len({case.name for case in FULL}) == len(FULL)
 
 
