@@ -1,6 +1,7 @@
 """One transport's RTP session: routing, feedback, reports, and what hostile clients send."""
 
 from collections import Counter
+from collections.abc import Collection
 from random import Random
 
 import msgspec
@@ -24,7 +25,9 @@ from tests.support.media_core import (
     video_parameters,
     video_payload,
 )
+from trio_sfu.media.bandwidth.control import BandwidthControl
 from trio_sfu.media.capabilities import ABS_SEND_TIME_URI, MID_URI, RID_URI, TRANSPORT_CC_URI
+from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
 from trio_sfu.media.parameters import RtpParameters
 from trio_sfu.media.receive_limit import ReceiveLimit
@@ -618,3 +621,37 @@ def test_a_transport_has_room_for_so_many_streams_only() -> None:
         call.produce_video(sender).close()
     with pytest.raises(MediaError, match="too many RTP streams"):
         call.produce_video(sender)
+
+
+# -- the clock
+
+
+def test_where_nothing_waits_ticks_matter_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost as much as forwarding several packets, for every session of the process."""
+    call = Call()
+    sender, viewer = call.session(), call.session()
+    consumer = call.consume(viewer, call.produce_video(sender))
+    looked: list[float] = []
+    tick = BandwidthControl.tick
+
+    def counted(control: BandwidthControl, consumers: Collection[Consumer], now: float) -> bool:
+        looked.append(now)
+        return tick(control, consumers, now)
+
+    monkeypatch.setattr(BandwidthControl, "tick", counted)
+    call.pass_time(0.2)
+    assert len(looked) >= 9  # it waits for a keyframe
+    sender.feed(video(0, key=True))
+    call.pass_time(0.1)
+    looked.clear()
+    call.pass_time(1.0)
+    assert len(looked) <= 11
+    looked.clear()
+    viewer.feed_rtcp(ReceiverReport(5, ()))
+    call.pass_time(0.02)
+    assert looked == [call.now]
+    looked.clear()
+    consumer.pause()
+    consumer.resume()
+    call.pass_time(0.1)
+    assert len(looked) == 5

@@ -235,6 +235,7 @@ class Consumer:
     def _desynchronise(self) -> None:
         """Send nothing until the next keyframe, nor what waits to be sent."""
         self._synchronised = False
+        self._session.hurry()
         if self._pacer is not None:
             self._pacer.drop(self)
 
@@ -531,6 +532,7 @@ class Consumer:
         pacer = self._pacer
         if pacer is not None and pacer.rate is not None:
             pacer.send(self, batch, now)
+            self._session.hurry()
         else:
             self.send(batch, now)
 

@@ -246,7 +246,10 @@ class Producer:
 
     def request_keyframe(self, stream: IncomingStream, now: float, *, urgent: bool) -> None:
         """Ask the sender for a keyframe of ``stream``, now or as soon as it is its turn."""
-        if not (self.paused or self.closed) and stream.request_keyframe(now, urgent=urgent):
+        if self.paused or self.closed:
+            return
+        self._session.hurry()
+        if stream.request_keyframe(now, urgent=urgent):
             self._session.send_keyframe_request(stream)
 
     @property

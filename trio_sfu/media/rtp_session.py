@@ -51,6 +51,7 @@ from trio_sfu.wire.transport_feedback import TransportFeedback
 __all__ = ["RtpSession", "SessionCounters"]
 
 _REPORT_SECONDS: Final = 1.0
+_IDLE_SECONDS: Final = 0.1  # from one tick that matters to the next, where nothing waits
 # libsrtp keeps state for every SSRC it has seen: a client that invents them without end is not served. The last packets
 # of closed producers count too, and Firefox sends RTCP under another SSRC for each consumer: so each adds a few.
 _MAX_UNKNOWN_SSRCS: Final = 64
@@ -123,6 +124,7 @@ class RtpSession:
         self._announced = 0
         self._next_mid = 0
         self._next_report = 0.0
+        self._next_tick = 0.0
         self.packets_received = 0
         self.octets_received = 0
         self.traffic: Final = Traffic()
@@ -207,6 +209,7 @@ class RtpSession:
         self._outgoing[consumer.ssrc] = consumer
         if consumer.rtx_ssrc is not None:
             self._outgoing[consumer.rtx_ssrc] = consumer
+        self.hurry()
         self._unknown_limit = min(self._unknown_limit + _UNKNOWN_SSRCS_PER_MEMBER, _MOST_SSRCS)
 
     def on_sent_of(self, consumer: Consumer) -> Callable[[int, int, int, float], None] | None:
@@ -354,6 +357,7 @@ class RtpSession:
             self._note_ssrc(data[4:8])
             return
         self._note_ssrc(data[4:8])
+        self.hurry()
         for packet in packets:
             match packet:
                 case ReceiverReport(reports=reports):
@@ -407,13 +411,19 @@ class RtpSession:
 
     # -- RTCP of ours ---
 
+    def hurry(self) -> None:
+        """Something may be due with the next tick: without this, it is looked at ten times a second only."""
+        self._next_tick = 0.0
+
     def tick(self, now: float) -> None:
-        """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports."""
-        if self.sink is None:
+        """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports. Every 20 ms."""
+        if now < self._next_tick or self.sink is None:
             return
+        waiting = False
         for stream, producer in self._incoming.values():
             if not stream.has_requests:
                 continue
+            waiting = True
             lost = stream.due_nacks(now, self.round_trip.patience)
             if lost:
                 self._send_nack(stream, lost)
@@ -421,9 +431,10 @@ class RtpSession:
                 self.send_keyframe_request(stream)
         for consumer in self.consumers.values():
             if consumer.waiting:
+                waiting = True
                 consumer.begin(now)
         if self.bandwidth is not None:
-            self.bandwidth.tick(self.consumers.values(), now)
+            waiting |= self.bandwidth.tick(self.consumers.values(), now)
         if self._arrivals is not None and self._arrivals.is_due(now):
             self._send_feedback(self._arrivals, now)
         if now >= self._next_report:
@@ -435,8 +446,11 @@ class RtpSession:
             for consumer in self.consumers.values():
                 consumer.update_score()
             self._sample(now)
+        if not waiting:
+            self._next_tick = now + _IDLE_SECONDS
 
     def _send_nack(self, stream: IncomingStream, lost: tuple[int, ...]) -> None:
+        self.hurry()
         if self.sink is not None:
             for at in range(0, len(lost), _MAX_NACKED):
                 stream.nacks_sent += 1

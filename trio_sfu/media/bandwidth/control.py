@@ -39,7 +39,7 @@ _DRAINING_PACE: Final = 0.7  # while the queue is full, what comes on top is los
 
 
 class BandwidthControl:
-    """One transport's. :meth:`tick` is to be called every 20 ms."""
+    """One transport's. :meth:`tick` is to be called every 20 ms while it says so or feedback comes, else at times."""
 
     __slots__ = (
         "_allocated",
@@ -64,8 +64,11 @@ class BandwidthControl:
         self._repair = float(_LEAST_REPAIR)
         self._repaired_at = 0.0
 
-    def tick(self, consumers: Collection["Consumer"], now: float) -> None:
-        """Send what waits and the probes that are due, and divide the bandwidth anew from time to time."""
+    def tick(self, consumers: Collection["Consumer"], now: float) -> bool:
+        """Send what waits and the probes that are due, and divide the bandwidth anew from time to time.
+
+        Returns whether the next tick must not be left out.
+        """
         estimator = self.estimator
         if self.pacer.is_holding:
             self.pacer.release(now)
@@ -79,6 +82,7 @@ class BandwidthControl:
             bitrate = estimator.bitrate
             if bitrate is not None and bitrate < self._allocated * _DROP:
                 self.allocate_now(consumers, now)
+        return probe is not None or self.pacer.is_holding
 
     def allocate_now(self, consumers: Collection["Consumer"], now: float) -> None:
         """Divide the bandwidth before somebody begins, who would take all that there is otherwise."""
