@@ -287,6 +287,7 @@ class EngineServer:
                             self.stats.upgraded += 1
                         socket.notify()
                         await socket.deliver(events)
+                        del frame, events  # or each client's last message stays until its next one
                 except ConnectionClosed as closed:
                     reason = _why_closed(closed)
                     socket.session.detach(token, reason)
