@@ -22,6 +22,7 @@ PARTS: Final = {
     "stages": "stages",
     "peers": "peers_run",
     "signalling": "signalling",
+    "memory": "memory",
     "hls": "hls",
     "churn": "churn",
 }
