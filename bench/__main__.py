@@ -27,6 +27,7 @@ PARTS: Final = {
     "peers": "peers_run",
     "collector": "collector",
     "signalling": "signalling",
+    "memory": "memory",
     "hls": "hls",
     "churn": "churn",
 }

@@ -123,7 +123,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     quick = arguments.quick
     idlers = arguments.idle or (200 if quick else 1000)
-    _allow_files(4 * idlers)
+    allow_files(4 * idlers)
     rows: list[tuple[Cell, ...]] = [*connects_and_joins(arguments.clients or (100 if quick else 500))]
     said = ["CPU a piece is the server's; the rate is one client's, who waits for each answer."]
     try:
@@ -147,7 +147,7 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
     )
 
 
-def _allow_files(count: int) -> None:
+def allow_files(count: int) -> None:
     """Raise the soft limit of open files as far as that is allowed; servers started from now on inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)

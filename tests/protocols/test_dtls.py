@@ -51,6 +51,18 @@ def new_session(
     return DtlsSession(context, role=role, remote_fingerprints=expected, handshake_timeout=handshake_timeout)
 
 
+class Patient(DtlsSession):
+    """One that goes on with OpenSSL when it is connected, as other people's peers do."""
+
+    def _let_go(self) -> None:
+        pass
+
+    @property
+    def connection_of_openssl(self) -> SSL.Connection:
+        assert self._connection is not None
+        return self._connection
+
+
 @dataclass
 class Net:
     """A client, a server and a link each way. ``drop`` sees (sender, datagram) before the link does."""
@@ -541,10 +553,11 @@ def test_garbage_between_the_flights_is_dropped(garbage: bytes) -> None:
 
 
 def test_application_data_is_dropped() -> None:
-    net = Net()
+    client = Patient(LEFT, role="client", remote_fingerprints=RIGHT.certificate.fingerprints)
+    net = Net(client=client)
     net.connect()
-    net.client._connection.send(b"an SCTP packet, perhaps")
-    record = net.client._connection.bio_read(2000)
+    client.connection_of_openssl.send(b"an SCTP packet, perhaps")
+    record = client.connection_of_openssl.bio_read(2000)
     net.server.receive_datagram(record, net.now)
     assert net.server.datagrams_to_send() == []
     assert_connected(net)

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.alive import alive
 from tests.support.fake_media import FakeMedia, dtls_parameters
 from trio_sfu.media.capabilities import router_rtp_capabilities
 from trio_sfu.media.parameters import (
@@ -19,7 +20,7 @@ from trio_sfu.media.parameters import (
     RtpParameters,
 )
 from trio_sfu.rooms import messages as m
-from trio_sfu.rooms.envelopes import Event
+from trio_sfu.rooms.envelopes import Event, RequestEnvelope
 from trio_sfu.rooms.registry import Rooms, open_rooms
 from trio_sfu.rooms.room import RoomLimits
 
@@ -110,6 +111,16 @@ async def test_create_makes_a_room_and_enters_it() -> None:
         assert room_id.startswith("room_")
         assert await world.room("b") != room_id
         assert world.take_events("a", m.PeersChanged)[-1].peers == (m.PeerEntry(user_id="a", name=None),)
+
+
+async def test_who_waits_for_the_next_request_does_not_hold_on_to_the_last() -> None:
+    """The room and the peer; a room knows the request that it began with."""
+    async with a_world() as world:
+        await world.room("a")
+        await world.transports("a")
+        await world.produce("a", "video", "camera")
+        await wait_all_tasks_blocked()
+        assert {type(each.request) for each in alive(RequestEnvelope)} == {m.CreateRoom}
 
 
 async def test_create_with_a_name() -> None:

@@ -16,11 +16,12 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.frame_protocol import CloseReason
 
+from tests.support.alive import alive
 from tests.support.front_door import FrontDoor, nothing_left, open_front_door
 from tests.support.http_client import Answer, connect_http, fetch
 from tests.support.until import until
 from tests.support.websocket_client import UPGRADE, connect_websocket
-from trio_sfu.protocols.engineio import EngineConfig
+from trio_sfu.protocols.engineio import EngineConfig, Message
 from trio_sfu.signalling.engineio import GOING_AWAY, EngineServer, EngineSocket, engineio_routes, open_engineio
 from trio_sfu.signalling.http import HttpLimits
 from trio_sfu.signalling.routes import HttpRequest
@@ -339,6 +340,17 @@ async def test_websocket_messages_come_back_as_they_went(message: str | bytes) -
         await receive(websocket)
         await websocket.send_message(message)
         assert await receive(websocket) == message
+
+
+async def test_who_waits_for_the_next_message_does_not_hold_on_to_the_last() -> None:
+    async with open_world() as world, world.websocket() as websocket:
+        await receive(websocket)
+        world.handlers[0].hold = trio.Event()
+        await websocket.send_message("4hello")
+        await until(lambda: alive(Message))  # it is being handled
+        world.handlers[0].hold.set()
+        assert await receive(websocket) == "4hello"
+        await until(lambda: not alive(Message))
 
 
 async def test_base64_in_a_websocket_text_frame_is_binary() -> None:

@@ -15,12 +15,14 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from tests.support.alive import alive
 from tests.support.front_door import FrontDoor, nothing_left, open_front_door
 from tests.support.http_client import fetch
 from tests.support.socketio_client import ClientClosed, connect_engineio, connect_socketio
 from tests.support.until import until
 from tests.support.websocket_client import connect_websocket
 from trio_sfu.protocols.engineio import EngineConfig
+from trio_sfu.protocols.socketio import EventReceived
 from trio_sfu.signalling.engineio import EngineServer, engineio_routes
 from trio_sfu.signalling.http import HttpLimits
 from trio_sfu.signalling.socketio import (
@@ -150,6 +152,15 @@ async def receive_end(websocket: WebSocketConnection) -> None:
                 assert await websocket.get_message() == "2"
         except ConnectionClosed:
             pass
+
+
+async def test_who_waits_for_the_next_event_does_not_hold_on_to_the_last() -> None:
+    async with open_world() as world, socket_websocket(world) as websocket:
+        await websocket.send_message('427["wait",[1]]')
+        await until(lambda: alive(EventReceived))  # it is being handled
+        world.application.release.set()
+        assert await receive(websocket) == "437[]"
+        await until(lambda: not alive(EventReceived))
 
 
 # Connect

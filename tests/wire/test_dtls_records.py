@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trio_sfu.wire.dtls_records import looks_like_dtls, pack_records
+from trio_sfu.wire.dtls_records import looks_like_dtls, pack_records, split_records
 
 LIMIT = 1200
 
@@ -67,3 +67,29 @@ def test_a_record_longer_than_the_limit_goes_alone() -> None:
 def test_looks_like_dtls(data: bytes, expected: bool) -> None:
     assert looks_like_dtls(data) == expected
     assert looks_like_dtls(memoryview(data)) == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(20, 31), st.binary(max_size=50)), max_size=5), st.binary(max_size=12))
+def test_what_is_split_is_what_was_joined(records: list[tuple[int, bytes]], rest: bytes) -> None:
+    """Up to what is no whole record."""
+    numbers = [bytes((0, 1)) + index.to_bytes(6, "big") for index in range(len(records))]
+    joined = b"".join(
+        bytes((content_type,)) + b"\xfe\xfd" + number + len(fragment).to_bytes(2, "big") + fragment
+        for number, (content_type, fragment) in zip(numbers, records, strict=True)
+    )
+    found = list(split_records(joined + rest))
+    assert [(record.content_type, record.fragment) for record in found] == records
+    assert [record.number for record in found] == numbers
+    assert {record.version for record in found} <= {b"\xfe\xfd"}
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=300))
+def test_splitting_never_raises_and_never_reads_on(data: bytes) -> None:
+    assert sum(13 + len(record.fragment) for record in split_records(data)) <= len(data)
+
+
+def test_a_record_that_is_cut_is_none() -> None:
+    whole = _record(20)
+    assert [record.fragment for record in split_records(whole + whole[:-1])] == [whole[13:]]

@@ -1,8 +1,8 @@
 """DTLS-SRTP (RFC 5764) over a path that ICE has authenticated: pyOpenSSL on memory BIOs.
 
-Owns the process's SSL context, and each transport's handshake: datagrams and ``now`` in, datagrams and, once
-the peer's certificate has the fingerprint that signalling announced, SRTP keys out. Owned by a WebRTC transport,
-which feeds it datagrams from authenticated paths only; hence no cookie exchange.
+Owns each transport's handshake: datagrams and ``now`` in, datagrams and, once the peer's certificate has the
+fingerprint that signalling announced, SRTP keys out. Owned by a WebRTC transport, which feeds it datagrams from
+authenticated paths only; hence no cookie exchange.
 
 What OpenSSL leaves to us:
 
@@ -12,6 +12,9 @@ What OpenSSL leaves to us:
   peer that had it drops it as a replay; one that had not goes on. OpenSSL's own timer still runs: only it
   makes new records, which a peer needs that has everything and whose own last flight was lost.
 - With no SRTP profile in common the handshake succeeds all the same; here it fails.
+- An SSL object is 80 to 93 KiB, for as long as it is there, and all that is left for it to do once the handshake is
+  through is to say and hear close_notify. So a session lets go of it then: its own close_notify was made in advance,
+  the peer's alerts are read by :mod:`trio_sfu.protocols.dtls_alerts`, and the last flight is sent again as it was.
 """
 
 import hmac
@@ -22,7 +25,9 @@ from typing import Final, Literal
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
+from trio_sfu.protocols.dtls_alerts import CLOSE_NOTIFY, AlertReader
 from trio_sfu.protocols.dtls_certificate import DtlsCertificate, choose_fingerprints, fingerprint
+from trio_sfu.protocols.dtls_context import MAX_DATAGRAM, SRTP_PROFILES, DtlsContext, DtlsRole, SrtpProfile
 from trio_sfu.wire.dtls_records import CHANGE_CIPHER_SPEC, HANDSHAKE, looks_like_dtls, pack_records
 
 __all__ = [
@@ -36,29 +41,9 @@ __all__ = [
     "SrtpProfile",
 ]
 
-DtlsRole = Literal["client", "server"]
 DtlsState = Literal["new", "connecting", "connected", "failed", "closed"]
-SrtpProfile = Literal["AEAD_AES_128_GCM", "AEAD_AES_256_GCM", "AES128_CM_SHA1_80"]
 
-MAX_DATAGRAM: Final = 1200
-"""Bytes of UDP payload of the largest datagram sent."""
-
-# In order of preference, which the server decides (RFC 5764 section 4.1.1): GCM costs half of CM-SHA1.
-# OpenSSL's name: ours, bytes of master key and of salt (RFC 7714 section 12, RFC 5764 section 4.1.2).
-_PROFILES: Final[dict[bytes, tuple[SrtpProfile, int, int]]] = {
-    b"SRTP_AEAD_AES_128_GCM": ("AEAD_AES_128_GCM", 16, 12),
-    b"SRTP_AEAD_AES_256_GCM": ("AEAD_AES_256_GCM", 32, 12),
-    b"SRTP_AES128_CM_SHA1_80": ("AES128_CM_SHA1_80", 16, 14),
-}
-# Forward secrecy and AEAD; the two CBC suites are for older stacks (RFC 8827 section 6.5).
-_CIPHERS: Final = (
-    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-    b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-    b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
-    b"ECDHE-ECDSA-AES128-SHA:ECDHE-RSA-AES128-SHA"
-)
-_DTLS_1_2: Final = 0xFEFD
-_MODE_RELEASE_BUFFERS: Final = 0x10  # SSL_MODE_RELEASE_BUFFERS: pyOpenSSL does not name it
+_FATAL: Final = 2  # level of an alert (RFC 5246, section 7.2)
 _CHUNK: Final = 16384  # the largest plaintext of a record; a flight is about 1 to 3 KiB
 
 _FIRST_RESEND: Final = 0.1
@@ -68,42 +53,6 @@ _ANSWER_INTERVAL: Final = 0.05
 _KEEP_LAST_FLIGHT: Final = 60.0
 # Datagrams waiting in datagrams_to_send(); the oldest are dropped. A flight is 2 or 3.
 _MAX_OUTGOING: Final = 64
-
-
-class DtlsContext:
-    """The one SSL context of a process, for both roles; never changed once it is made."""
-
-    def __init__(self, certificate: DtlsCertificate, *, srtp_profiles: Sequence[SrtpProfile] | None = None) -> None:
-        """``srtp_profiles``: those to negotiate, the preferred one first; all, GCM first, where not given."""
-        self.certificate = certificate
-        names = {profile: name for name, (profile, _, _) in _PROFILES.items()}
-        profiles = list(names) if srtp_profiles is None else srtp_profiles
-        context = SSL.Context(SSL.DTLS_METHOD)
-        # No upper bound: DTLS 1.3 comes with the OpenSSL that has it.
-        context.set_min_proto_version(_DTLS_1_2)
-        # No tickets, no session cache: every transport has a certificate to check. No MTU queries: no socket.
-        context.set_options(
-            SSL.OP_NO_QUERY_MTU | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_CIPHER_SERVER_PREFERENCE
-        )
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_mode(_MODE_RELEASE_BUFFERS)  # 11 KiB a transport, which has nothing to say after its handshake
-        # The peer must show a certificate and prove that it has the key; who signed it says nothing: its
-        # fingerprint decides, when the handshake is through and before any key is exported.
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *_: True)
-        context.use_certificate(certificate.certificate)
-        context.use_privatekey(certificate.private_key)
-        context.set_cipher_list(_CIPHERS)
-        context.set_tlsext_use_srtp(b":".join(names[profile] for profile in profiles))
-        self._context = context
-
-    def _connection(self, role: DtlsRole) -> SSL.Connection:
-        connection = SSL.Connection(self._context, None)
-        if role == "client":
-            connection.set_connect_state()
-        else:
-            connection.set_accept_state()
-        connection.set_ciphertext_mtu(MAX_DATAGRAM)
-        return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +108,10 @@ class DtlsSession:
         """Why the session failed: one sentence."""
         self.srtp_keys: SrtpKeys | None = None
         """There from ``connected`` on."""
-        self._connection = context._connection(role)
+        self._connection: SSL.Connection | None = context.connection(role)
+        # In its place once the handshake is through: who hears the peer's alerts, and our close_notify.
+        self._alerts: AlertReader | None = None
+        self._farewell: list[bytes] = []
         self._outgoing: list[bytes] = []
         # The last handshake flight as it was sent, and when it is sent again.
         self._flight: list[bytes] = []
@@ -187,10 +139,15 @@ class DtlsSession:
             if self.role == "client":
                 return  # nothing was asked yet, so this answers nothing
             self._begin(now)
-        self._connection.bio_write(data)
-        before = len(self._outgoing)
-        self._advance(now)
-        if self.state == "connected" and len(self._outgoing) == before:
+        if self._connection is None:
+            self._receive_alerts(data)
+            answered = False
+        else:
+            self._connection.bio_write(data)
+            before = len(self._outgoing)
+            self._advance(now)
+            answered = len(self._outgoing) != before
+        if self.state == "connected" and not answered:
             self._answer_repeated_flight(data, now)
 
     def datagrams_to_send(self) -> list[bytes]:
@@ -214,6 +171,7 @@ class DtlsSession:
             self._fail(f"the DTLS handshake was not complete after {self._handshake_timeout:g} s")
             return
         if self._openssl_timer is not None and now >= self._openssl_timer:
+            assert self._connection is not None
             try:
                 self._connection.DTLSv1_handle_timeout()
             except SSL.Error as error:
@@ -240,6 +198,7 @@ class DtlsSession:
 
     def _advance(self, now: float) -> None:
         """Let OpenSSL work on what it has been given, and take what it has to say."""
+        assert self._connection is not None
         if self.state == "connecting":
             complete = False
             try:
@@ -262,10 +221,13 @@ class DtlsSession:
                 self._resend_at = now + _FIRST_RESEND
             self._read_openssl_timer(now)
         if self.state == "connected":
-            self._read(now)
+            self._read()
+        if self.state == "connected":
+            self._let_go()
 
-    def _read(self, now: float) -> None:
+    def _read(self) -> None:
         """After completion: alerts, repeated flights, and application data, which nobody here wants."""
+        assert self._connection is not None
         try:
             while True:
                 self._connection.recv(_CHUNK)
@@ -277,18 +239,43 @@ class DtlsSession:
             self._drain()
             self._fail(f"the DTLS association ended: {_describe(error)}")
 
+    def _let_go(self) -> None:
+        """Free what OpenSSL has of the session, where what may still come can be read without it.
+
+        A peer that repeats its last flight has lost the whole of ours, which is one datagram: so the same bytes do.
+        """
+        assert self._connection is not None
+        self._alerts = AlertReader.of(self._connection, from_client=self.role == "server")
+        if self._alerts is None:
+            return
+        waiting, self._outgoing = self._outgoing, []
+        self._shut_down()
+        self._farewell, self._outgoing = self._outgoing, waiting
+        self._connection = None
+
+    def _receive_alerts(self, data: bytes) -> None:
+        assert self._alerts is not None
+        for level, description in self._alerts.read(data):
+            if description == CLOSE_NOTIFY:
+                self.close()
+            elif level == _FATAL:
+                self._fail(f"the DTLS association ended: the peer sent alert {description}")
+            if self.state != "connected":
+                return
+
     def _complete(self, now: float) -> bool:
         """The handshake is through: compare the certificate, export the keys; returns whether all is well."""
+        assert self._connection is not None
         failure = self._check_certificate()
         name = self._connection.get_selected_srtp_profile()
-        if failure is None and name not in _PROFILES:
+        if failure is None and name not in SRTP_PROFILES:
             failure = "the peer offers no SRTP protection profile that this server has"
         if failure is not None:
             self._drain()  # the last flight, so that the peer knows what the alert is about
             self._shut_down()
             self._fail(failure)
             return False
-        profile, key_length, salt_length = _PROFILES[name]
+        profile, key_length, salt_length = SRTP_PROFILES[name]
         # RFC 5764 section 4.2: client key, server key, client salt, server salt.
         material = self._connection.export_keying_material(b"EXTRACTOR-dtls_srtp", 2 * (key_length + salt_length))
         salts = 2 * key_length
@@ -302,6 +289,7 @@ class DtlsSession:
 
     def _check_certificate(self) -> str | None:
         """Why the peer's certificate is not the announced one, if it is not."""
+        assert self._connection is not None
         try:
             certificate = self._connection.get_peer_certificate(as_cryptography=True)
         except ValueError:
@@ -333,10 +321,15 @@ class DtlsSession:
         self._resend_at = now + self._resend_delay
 
     def _read_openssl_timer(self, now: float) -> None:
+        assert self._connection is not None
         remaining = self._connection.DTLSv1_get_timeout()
         self._openssl_timer = None if remaining is None else now + remaining
 
     def _shut_down(self) -> None:
+        """Say close_notify by OpenSSL, or what it has said in advance."""
+        if self._connection is None:
+            self._send(self._farewell)
+            return
         try:
             self._connection.shutdown()
         except SSL.Error:
@@ -351,10 +344,13 @@ class DtlsSession:
     def _end(self, state: Literal["failed", "closed"]) -> None:
         self.state = state
         self._flight = []
+        self._farewell = []
+        self._connection = self._alerts = None
         self._resend_at = self._openssl_timer = self._give_up_at = None
 
     def _drain(self) -> list[bytes]:
         """Move what OpenSSL wants to send to the outgoing datagrams, and return these datagrams."""
+        assert self._connection is not None
         chunks = []
         try:
             while True:

@@ -165,6 +165,7 @@ class Peer:
                             self._current = envelope
                             self._room.reply(envelope.id, await self._handle(envelope.request))
                             self._current = None
+                            del envelope  # or the request stays until the next one: a browser's capabilities are 50 KiB
                 finally:
                     self._nursery = None
                     if self._reason is None:

@@ -134,6 +134,7 @@ async def run_room(
             task_status.started()
             async for message in inbox:
                 room.receive(message)
+                del message  # as in the peer
     finally:
         room.end()
         while True:

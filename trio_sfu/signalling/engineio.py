@@ -86,12 +86,19 @@ class EngineSocket:
     """A session as its handler and its connections see it: the state machine, and waking who waits for it."""
 
     def __init__(
-        self, session: EngineSession, connect: Callable[[EngineSocket], EngineHandler], stats: EngineStats
+        self,
+        session: EngineSession,
+        connect: Callable[[EngineSocket], EngineHandler],
+        stats: EngineStats,
+        forget: Callable[[str], object],
     ) -> None:
+        """``forget`` is called with the sid as soon as the session is closed."""
         # given
         self.session: Final = session
         self._stats: Final = stats
+        self._forget: Final = forget
         # owned
+        self._lent: dict[int, trio.CancelScope] = {}  # by token
         self._changed = trio.Event()
         self._over = False
         self._delivering = trio.StrictFIFOLock()
@@ -129,14 +136,27 @@ class EngineSocket:
         """To be called after every change of the session: wakes who waits, tells the handler of the end."""
         self._changed.set()
         self._changed = trio.Event()
+        for token in [token for token in self._lent if not self.session.holds(token)]:
+            # What is being written when the session gives a WebSocket back may never be taken by the client.
+            scope = self._lent.pop(token)
+            scope.deadline = min(scope.deadline, trio.current_time() + _GRACE)
         if self.closed and not self._over:
             self._over = True
+            self._forget(self.sid)
             reason = self.session.close_reason or ""
             self._stats.closed += 1
             self._stats.slow_clients += reason == "slow client"
             self._stats.parse_errors += reason == "parse error"
             self._stats.ping_timeouts += reason == "ping timeout"
             self.handler.closed(reason)
+
+    def lend(self, token: int, scope: trio.CancelScope) -> None:
+        """A WebSocket that the session holds works in ``scope``: to end soon after it has been given back."""
+        self._lent[token] = scope
+
+    def take_back(self, token: int) -> None:
+        """The opposite."""
+        self._lent.pop(token, None)
 
     async def wait_changed(self) -> None:
         """Until the next notify(). Look at the state first, and do not await in between."""
@@ -276,7 +296,7 @@ class EngineServer:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, socket, token, websocket, nursery.cancel_scope)
-                nursery.start_soon(_limit_grace, socket, token, nursery.cancel_scope)
+                socket.lend(token, nursery.cancel_scope)
                 was_polling = socket.session.transport == "polling"
                 try:
                     while socket.session.holds(token):
@@ -287,11 +307,13 @@ class EngineServer:
                             self.stats.upgraded += 1
                         socket.notify()
                         await socket.deliver(events)
+                        del frame, events  # or each client's last message stays until its next one
                 except ConnectionClosed as closed:
                     reason = _why_closed(closed)
                     socket.session.detach(token, reason)
                     socket.notify()
         finally:
+            socket.take_back(token)
             socket.session.detach(token, reason)
             socket.notify()
 
@@ -299,7 +321,7 @@ class EngineServer:
 
     def _open(self, transport: Literal["polling", "websocket"]) -> EngineSocket:
         session = EngineSession(secrets.token_urlsafe(15), self.config, transport=transport, now=trio.current_time())
-        socket = EngineSocket(session, self._connect, self.stats)
+        socket = EngineSocket(session, self._connect, self.stats, self._forget)
         self._sockets[session.sid] = socket
         self._running += 1
         self.stats.opened += 1
@@ -310,21 +332,18 @@ class EngineServer:
         """The session's task: it is a session for as long as this runs."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._forget_when_closed, socket)
                 nursery.start_soon(socket.run_timers)
                 await socket.handler.run()
                 nursery.cancel_scope.cancel()
         except Exception:  # the boundary: one session's bug is not the others'
             logger.exception("session %s failed", socket.sid)
         finally:
-            self._sockets.pop(socket.sid, None)
+            self._forget(socket.sid)
             self._running -= 1
             socket.abort("server shutting down")
 
-    async def _forget_when_closed(self, socket: EngineSocket) -> None:
-        while not socket.closed:
-            await socket.wait_changed()
-        self._sockets.pop(socket.sid, None)
+    def _forget(self, sid: str) -> None:
+        self._sockets.pop(sid, None)
 
     async def _answer_poll(self, socket: EngineSocket) -> HttpResponse:
         session = socket.session
@@ -408,13 +427,6 @@ def _why_closed(closed: ConnectionClosed) -> str:
     """The reason for the session's end."""
     goodbye = closed.reason is not None and closed.reason.code in _GOODBYES
     return GOING_AWAY if goodbye else "transport close"
-
-
-async def _limit_grace(socket: EngineSocket, token: int, scope: trio.CancelScope) -> None:
-    """What is being written when the session gives a WebSocket back may never be taken by the client."""
-    while socket.session.holds(token):
-        await socket.wait_changed()
-    scope.deadline = min(scope.deadline, trio.current_time() + _GRACE)
 
 
 def _check_query(request: HttpRequest, transport: str) -> HttpResponse | None:

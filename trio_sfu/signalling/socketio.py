@@ -230,6 +230,7 @@ class _Client:
                     async with self._work_out:
                         async for work in self._work_out:
                             await self._perform(work)
+                            del work  # or its payload stays until there is more
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.finish_timeout):
                     for socket in list(self._announced):

@@ -32,7 +32,8 @@ CONNECTION_ERRORS = (
     wsproto.utilities.RemoteProtocolError,
 )
 
-_RECEIVE_BYTES = 65536
+# At a time: trio-websocket holds on to the last bytes and to the piece of a message in them until it gets more.
+_RECEIVE_BYTES = 4096
 
 
 class ReplayStream(trio.abc.Stream):

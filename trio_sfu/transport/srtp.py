@@ -44,7 +44,9 @@ def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:
     # A number is never protected twice: with other bytes under it that would be the same nonce again (RFC 7714, 8.1).
     policy.allow_repeat_tx = False
     policy.window_size = _WINDOW
-    return Session(policy)
+    session = Session(policy)
+    del session._buffer, session._cdata  # 1.5 KB for its own way to protect
+    return session
 
 
 class SrtpSender:

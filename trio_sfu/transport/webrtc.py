@@ -39,6 +39,7 @@ TransportState = Literal["new", "connecting", "connected", "failed", "closed"]
 _MAX_EARLY_DATAGRAMS: Final = 4
 _HOST: Final = 126  # type preference (RFC 8445, section 5.1.2.2)
 _TCP_HOST: Final = 90  # a lower one: UDP where it gets through (RFC 6544, section 4.2)
+_RANDOM: Final = SystemRandom()  # one for all: it has no state, but 2.5 KB of a generator that it does not use
 _PASSIVE: Final = 4 << 13  # direction preference of a host candidate (ibid.), above the other preference
 
 
@@ -83,7 +84,7 @@ class WebRtcTransport:
             wall_clock=time.time,
             on_fault=self.fault,
             on_abuse=self._fail,
-            random=SystemRandom(),
+            random=_RANDOM,
         )
         self._wake = trio.Event()
         # Derived
