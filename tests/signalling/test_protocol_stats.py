@@ -331,4 +331,4 @@ async def test_every_byte_of_a_transport_is_counted(monkeypatch: pytest.MonkeyPa
                     stat, *_ = await stats_of(user)
                     if (stat["bytesReceived"], stat["bytesSent"]) == (sent[transport.client], got[transport.client]):
                         break
-            assert stat["bytesSent"] > 1000
+            assert stat["bytesSent"] > 500  # the handshake alone is more
