@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import trio
 
 from trio_sfu.hls.service import HlsService
+from trio_sfu.media.overload import Overload
 from trio_sfu.rooms.registry import Rooms
 from trio_sfu.signalling.engineio import EngineServer
 from trio_sfu.signalling.http import HttpStats
@@ -133,6 +134,17 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
         "reason",
         {"congested": sum(c.congested for c in sent), "failed": sum(c.failed for c in sent)},
     )
+
+
+def overload_metrics(overload: Overload) -> Iterable[Metric]:
+    """What is left out where there is more to do than can be done."""
+    yield gauge("overloaded", "1 while video is left out for want of time, else 0.", overload.state == "overloaded")
+    yield gauge("overload_strained", "1 while neither repairs nor probes are sent, else 0.", overload.strained)
+    yield gauge("overload_video_kept", "Share of the video that is sent on.", overload.keep)
+    yield gauge("behind_seconds", "How late what came last was handled.", overload.late)
+    yield counter("overload_episodes_total", "Times that video began to be left out.", overload.episodes)
+    yield counter("overload_seconds_total", "Time in which video was left out.", overload.seconds)
+    yield counter("overload_frames_total", "Frames that consumers were not sent then.", overload.frames_left_out)
 
 
 def tcp_metrics(counted: TcpCounters) -> Iterable[Metric]:

@@ -6,7 +6,9 @@ the consumer's sequence numbers and timestamps, and a retransmission finds its w
 """
 
 from collections.abc import Callable
+from itertools import compress
 from math import inf
+from operator import not_
 from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.capabilities import (
@@ -53,8 +55,11 @@ class Consumer:
     __slots__ = (
         "_began_at",
         "_begin_at",
+        "_ceiling",
         "_cross_by",
+        "_finishing",
         "_floor",
+        "_granted",
         "_last_ids",
         "_last_number",
         "_last_sent",
@@ -148,7 +153,10 @@ class Consumer:
         """Told which layers of a producer that has several go out from now on, None: none do. Must not block."""
         self.preferred: Layers = preferred_layers or EVERYTHING
         self.limit: Layers | None = EVERYTHING
-        """The highest layers that there is bandwidth for; None: for nothing at all. See :meth:`set_limit`."""
+        """The highest layers that go out; None: nothing at all. See :meth:`set_limit` and :meth:`set_ceiling`."""
+        self._granted: Layers | None = EVERYTHING  # by the bandwidth
+        self._ceiling: Layers | None = EVERYTHING  # by the server's load
+        self._finishing: int | None = None  # timestamp of the frame whose rest goes out all the same
         self._told: Layers | None = Layers(0, 0) if producer.type == "simple" else None
         self.paused = paused
         self.closed = False
@@ -444,6 +452,22 @@ class Consumer:
 
         ``at_once``: the path is full, so another stream than the one to go over to is not sent until it is there.
         """
+        self._granted = limit
+        self._apply(_lower(limit, self._ceiling), at_once=at_once)
+
+    def set_ceiling(self, ceiling: Layers | None) -> None:
+        """Let nothing above ``ceiling`` go out either, for want of the server's time; None: nothing at all.
+
+        The frame that is going out is finished.
+        """
+        if ceiling == self._ceiling:
+            return
+        if ceiling is None and self._synchronised and self._last_sent is not None:
+            self._finishing = self._last_timestamp - self._timestamp_offset & 0xFFFFFFFF
+        self._ceiling = ceiling
+        self._apply(_lower(self._granted, ceiling), at_once=False)
+
+    def _apply(self, limit: Layers | None, *, at_once: bool) -> None:
         now = self._session.now()
         if limit == self.limit:
             if at_once:
@@ -453,6 +477,7 @@ class Consumer:
         if limit is None:
             self._stop()
             return
+        self._finishing = None
         self.producer.choose_for(self, now, lasted=True)
         if at_once:
             self._quit_old(now)
@@ -475,6 +500,14 @@ class Consumer:
         """What may go out of what is preferred, and the bit rate of each, ascending; none while that is not known."""
         options = self.producer.options(now)
         return [option for option in options if self.preferred.hold(option[0])] or options[:1]
+
+    def affordable(self, now: float) -> list[tuple[Layers, int]]:
+        """:meth:`options` that there is bandwidth for; none where nothing is to go out whatever the server's load."""
+        granted = self._granted
+        if granted is None or self.paused or self.producer.paused:
+            return []
+        options = self.options(now)
+        return [option for option in options if granted.hold(option[0])] or options[:1]
 
     def tell_layers(self, now: float) -> None:
         """Say which layers go out, where they are others than before; of a stream without any, whether it goes out."""
@@ -527,8 +560,11 @@ class Consumer:
         """Send the packets of ``batch`` that came by ``view``."""
         sink = self._session.sink
         if sink is None or self.paused or self.limit is None:
-            return
-        if view is not self._view or not self._synchronised:
+            rest = self._leave_out(view, batch) if self._ceiling is None and sink is not None else None
+            if rest is None or sink is None:
+                return
+            batch = rest
+        elif view is not self._view or not self._synchronised:
             begun = self._begin_with(view, batch, now)
             if begun is None:
                 return
@@ -565,6 +601,22 @@ class Consumer:
             if mark is not None and mark.ids is not None:
                 self._last_ids = shifted(mark.ids, self._picture_offset, self._tl0_offset)
         self._last_sent = now
+
+    def _leave_out(self, view: LayerView, batch: Batch) -> Batch | None:
+        """What is to be sent of ``batch`` all the same, since the server leaves out whole frames only; counts them."""
+        if self.paused or self._granted is None or view is not self._view:
+            return None
+        left_out, rest = batch.packets, list[Packet]()
+        finishing = self._finishing
+        if finishing is not None:
+            newer = [0 < packet.timestamp - finishing & 0xFFFFFFFF < 0x80000000 for packet in batch.packets]
+            if not any(newer):
+                return batch
+            self._finishing = None
+            left_out = list(compress(batch.packets, newer))
+            rest = list(compress(batch.packets, map(not_, newer)))
+        self._session.overload.frames_left_out += sum(packet.head >> 7 & 1 for packet in left_out)
+        return Batch(rest) if rest else None
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
         """Where the consumer can begin, or go over to another stream, within ``batch``: the rest of it."""
@@ -672,13 +724,13 @@ class Consumer:
         """
         self.nacks_received += 1
         self.packets_nacked += len(lost)
-        silent = self.paused or self.limit is None
+        silent = self.paused or self.limit is None or (self.kind == "video" and self._session.overload.strained)
         if self._retransmitter is not None and self._session.sink is not None and not silent:
             self._retransmitter.answer(lost, self._last_number, self.round_trip, now)
 
     def probe(self, octets: int, now: float) -> int:
         """Send about so much again to probe the path, see :meth:`Retransmitter.probe`; returns what has been sent."""
-        if self._retransmitter is None or not self.active or not self._synchronised:
+        if self._retransmitter is None or not self.active or not self._synchronised or self._session.overload.strained:
             return 0
         return self._retransmitter.probe(octets, self._last_number, now)
 
@@ -749,6 +801,13 @@ class Consumer:
         while len(self._report_sent) > 8:
             del self._report_sent[next(iter(self._report_sent))]
         return SenderReport(self.ssrc, ntp, timestamp & 0xFFFFFFFF, self.packets & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)
+
+
+def _lower(one: Layers | None, other: Layers | None) -> Layers | None:
+    """What both allow."""
+    if one is None or other is None:
+        return None
+    return Layers(min(one.spatial, other.spatial), min(one.temporal, other.temporal))
 
 
 def _stamp(ssrc: int, mid: str, ids: dict[str, int]) -> Stamp:

@@ -22,6 +22,7 @@ from trio_sfu.media.capabilities import (
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
 from trio_sfu.media.incoming_stream import IncomingStream
+from trio_sfu.media.overload import Overload
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.receive_limit import ReceiveLimit
@@ -62,6 +63,7 @@ _MAX_REMB_SSRCS: Final = 255
 _UNLIMITED: Final = 1_000_000_000  # bit/s
 _MAX_RTCP_SIZE: Final = 1200
 _NTP_EPOCH: Final = 2208988800  # seconds from 1900 to 1970
+_CALM: Final = Overload()
 
 
 class SessionCounters:
@@ -111,6 +113,8 @@ class RtpSession:
         self._extension_ids: dict[str, int] = {}
         self._arrivals: ArrivalRecorder | None = None
         self._limit: ReceiveLimit | None = None
+        self.overload: Overload = _CALM
+        """The process's; set by the router."""
         self.bandwidth: BandwidthControl | None = None
         """Towards the peer; None where it does not tell what arrives."""
         self.round_trip: Final = RoundTrip()

@@ -81,6 +81,8 @@ class RoomMedia:
     """None: rooms have no live streams."""
     turn: TurnServers | None = None
     """None: clients are told of no TURN server."""
+    watch: Callable[[float, float], bool] | None = None
+    """Called with every tick of all rooms, see :class:`Ticker`."""
 
     @classmethod
     def over(
@@ -92,8 +94,9 @@ class RoomMedia:
         turn: TurnServers | None = None,
     ) -> Self:
         """The real thing, on the process's media sockets. ``connect_timeout`` (seconds): a transport's."""
-        router = partial(Router, batch=endpoint.batch)
-        return cls(router, partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout), live, turn)
+        router = partial(Router, batch=endpoint.batch, overload=endpoint.load.overload)
+        transport = partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout)
+        return cls(router, transport, live, turn, endpoint.load.tick)
 
 
 def room_not_found() -> RequestError:

@@ -1,0 +1,177 @@
+"""Whether the process has more to do than it can, and how much of the video it leaves out for that.
+
+One for a process, owned by :mod:`trio_sfu.transport.load`, which tells it every 20 ms how late what comes is handled.
+Routers act on it (:mod:`trio_sfu.media.relief`). Pure: times are arguments.
+
+A queue that empties now and then is a burst; one that never does has more coming than is served. So what counts is the
+*least* lateness of a while (CoDel, RFC 8289, section 3.2), and what it grows by tells how much too much there is: where
+it grows by half a second a second, half of what comes is served.
+"""
+
+from typing import Final, Literal, NamedTuple
+
+__all__ = ["LATE_SECONDS", "Change", "Overload"]
+
+LATE_SECONDS: Final = 0.05
+"""What has waited this long is late."""
+_STRAINED_SECONDS: Final = 0.1  # of lateness without a break: repairs and probes stop
+_OVERLOADED_SECONDS: Final = 0.2  # the same: video goes
+_SETTLE_SECONDS: Final = 0.4  # from one cut to the next; a change of layers takes a keyframe
+_CALM_SECONDS: Final = 1.0  # without lateness, before anything comes back
+_DRAINING: Final = 1.1  # served of what comes: the queue gets shorter by itself
+_LEAST_SERVED: Final = 0.1
+_AIM: Final = 0.75  # of what is served: the rest of the time works off what waits
+_LEAST_KEPT: Final = 0.04  # below this: nothing
+_FIRST: Final = 0.1  # what comes back at first where nothing is left
+_RISE_TO: Final = 0.9  # of the load that was too much; more is not risked
+_LEAST_RISE: Final = 1.05
+_MOST_RISE: Final = 2.0
+_WINDOW_SECONDS: Final = 0.5  # to measure the load in
+_RECOVERY_SECONDS: Final = 30.0  # in which what the machine gives us is thought to be back at all of a core
+_FAILED_SECONDS: Final = 10.0  # a cut this soon after a rise is the rise's fault
+_MOST_BACK_OFF: Final = 30.0
+
+
+class Change(NamedTuple):
+    """An episode of overload has begun, or ended after so many seconds. ``late``: seconds behind now."""
+
+    began: bool
+    late: float
+    seconds: float
+
+
+class Overload:
+    """``calm`` → ``strained`` (no repairs, no probes) → ``overloaded`` (:attr:`keep` says how much video is left) →
+    ``calm``, when all video has come back.
+
+    Down by as much as is too much, once 0.2 s have shown it; up after a second without lateness, as far as the CPU time
+    used promises that it will fit, with a back-off of 2 to 30 s after a rise that failed.
+    """
+
+    __slots__ = (
+        "_back_off",
+        "_calm_since",
+        "_capacity",
+        "_episode_began",
+        "_late_since",
+        "_load",
+        "_mark",
+        "_rose_at",
+        "_seen",
+        "_window",
+        "episodes",
+        "frames_left_out",
+        "keep",
+        "late",
+        "seconds",
+        "state",
+        "strained",
+    )
+
+    def __init__(self) -> None:
+        self.state: Literal["calm", "strained", "overloaded"] = "calm"
+        self.strained = False
+        """Whether neither repairs nor probes are sent: not calm."""
+        self.keep = 1.0
+        """How much of the video is sent on, 0.0 to 1.0. Sound always is."""
+        self.late = 0.0
+        """The latest lateness, in seconds."""
+        self.episodes = 0
+        self.seconds = 0.0
+        """Spent overloaded, in all episodes."""
+        self.frames_left_out = 0
+        """Frames that somebody would have been sent; consumers count them."""
+        self._episode_began = 0.0
+        self._seen: tuple[float, float] | None = None  # time and CPU time of the last update
+        self._late_since: float | None = None
+        self._calm_since = float("-inf")
+        self._mark = (0.0, 0.0, 0.0)  # time, lateness, and CPU time: what is grown and used is measured from here
+        self._window = (0.0, 0.0)  # time and CPU time that the load is measured from
+        self._load = 0.0
+        self._capacity = 1.0  # the load where there was lateness: below 1 where others use the core, too
+        self._rose_at = float("-inf")
+        self._back_off = _CALM_SECONDS
+
+    def update(self, late: float, cpu: float, now: float) -> Change | None:
+        """To be called every 20 ms or so.
+
+        ``late``: the least time, in seconds, that anything waited since the last call; 0.0 where everything that had
+        come was handled at some moment. ``cpu``: the CPU time in seconds that the thread has used so far.
+        """
+        seen, self._seen = self._seen, (now, cpu)
+        self.late = late
+        if seen is None:
+            self._window = self._seen
+            self._calm_since = now
+            return None
+        passed = max(0.0, now - seen[0])
+        if self.state == "overloaded":
+            self.seconds += passed
+            self._capacity = min(1.0, self._capacity + passed / _RECOVERY_SECONDS)
+        since, used = self._window
+        if now - since >= _WINDOW_SECONDS:
+            self._load = min(1.0, max(0.0, cpu - used) / (now - since))
+            self._window = self._seen
+        if late >= LATE_SECONDS:
+            return self._on_late(late, cpu, now)
+        self._late_since = None
+        return self._on_time(now)
+
+    # -- down ---
+
+    def _on_late(self, late: float, cpu: float, now: float) -> Change | None:
+        if self._late_since is None:
+            self._late_since = now
+            if self.state != "overloaded" or now - self._mark[0] >= _SETTLE_SECONDS:
+                self._mark = (now, late, cpu)
+        lasted = now - self._late_since
+        if lasted < _STRAINED_SECONDS:
+            return None  # a burst, more likely than not
+        self._calm_since = now
+        if self.state == "calm":
+            self.state, self.strained = "strained", True
+        since, before, used = self._mark
+        settled = _SETTLE_SECONDS if self.state == "overloaded" else _OVERLOADED_SECONDS
+        if lasted < _OVERLOADED_SECONDS or now - since < settled:
+            return None
+        self._mark = (now, late, cpu)
+        served = 1.0 - (late - before) / (now - since)
+        if served >= _DRAINING:
+            return None
+        self._capacity = min(1.0, max(0.0, cpu - used) / (now - since))
+        return self._cut(max(_LEAST_SERVED, min(1.0, served)), now)
+
+    def _cut(self, served: float, now: float) -> Change | None:
+        keep = self.keep * served * _AIM
+        self.keep = keep if keep >= _LEAST_KEPT else 0.0
+        if now - self._rose_at < _FAILED_SECONDS:
+            self._back_off = min(2 * self._back_off, _MOST_BACK_OFF)
+        elif self._rose_at > float("-inf") or self.state != "overloaded":
+            self._back_off = _CALM_SECONDS
+        self._rose_at = float("-inf")
+        if self.state == "overloaded":
+            return None
+        self.state = "overloaded"
+        self.episodes += 1
+        self._episode_began = now
+        return Change(True, self.late, 0.0)
+
+    # -- up ---
+
+    def _on_time(self, now: float) -> Change | None:
+        if self.state == "calm" or now - max(self._calm_since, self._rose_at) < _CALM_SECONDS:
+            return None
+        if self.state == "strained":
+            self.state, self.strained = "calm", False
+            return None
+        if now - self._calm_since < self._back_off:
+            return None
+        room = min(_MOST_RISE, _RISE_TO * self._capacity / self._load) if self._load > 0.0 else _MOST_RISE
+        if self.keep * room < 1.0 and room < _LEAST_RISE:
+            return None
+        self.keep = min(1.0, self.keep * room) if self.keep > 0.0 else _FIRST
+        self._rose_at = now
+        if self.keep < 1.0:
+            return None
+        self.state, self.strained = "calm", False
+        return Change(False, self.late, now - self._episode_began)
