@@ -20,6 +20,7 @@ PARTS: Final = {
     "floor": "floor",
     "forward": "forward",
     "stages": "stages",
+    "overload": "overload",
     "peers": "peers_run",
     "signalling": "signalling",
     "hls": "hls",
