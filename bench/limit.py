@@ -47,7 +47,7 @@ class Trial:
         return self.delivered >= LEAST_DELIVERED and self.p99 <= MOST_LATENCY
 
 
-def search(holds: Callable[[float], bool], start: float, *, most: float = 1e6) -> float:
+def search(holds: Callable[[float], bool], start: float, *, most: float = 1e6, precision: float = _PRECISION) -> float:
     """The highest rate found that ``holds``, to within 3 %; 0.0 where not even an eighth of ``start`` does."""
     low, high = 0.0, start
     while high < most and holds(high):
@@ -56,7 +56,7 @@ def search(holds: Callable[[float], bool], start: float, *, most: float = 1e6) -
         low = start / 8
         if not holds(low):
             return 0.0
-    while high / low > _PRECISION:
+    while high / low > precision:
         middle = (low * high) ** 0.5
         if holds(middle):
             low = middle

@@ -2,10 +2,10 @@
 
     python -m bench.overload --factors 1.5 2
 
-The limit is where the server's core would be busy all the time, by what a packet costs at half of that. The video's
-rate is raised from half of the limit to the factor's multiple of it for some seconds, and falls to the half again;
-the sound's stays. Meanwhile a client of its own thread makes a cheap request every 50 ms. A frame counts as torn where
-its last packet, or any before it, has not come when the next one begins. ``--tree`` measures another checkout's server.
+The limit is what :mod:`bench.limit` asks for. The video's rate is raised from half of it to a multiple of it for some
+seconds, by larger frames, and falls to the half again; the sound's stays. Meanwhile a client of its own thread makes a
+cheap request every 50 ms. A frame counts as torn where its last packet, or any before it, has not come when the next one
+begins. ``--tree`` measures another checkout's server.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from typing import Final
 from bench.cases import FRAMES_PER_SECOND, Case
 from bench.cc import NoCompiler
 from bench.gauge import Gauge
+from bench.limit import LEAST_DELIVERED, MOST_LATENCY, search
 from bench.peers.trio_sfu_driver import TrioSfuDriver, TrioSfuServer
 from bench.report import Cell, Section, run
 from bench.result import percentile
 from bench.scene import Scene
-from bench.server_process import CpuTime, split_cpus
+from bench.server_process import split_cpus
 from bench.signalling_client import SignallingClient, SignallingError
 from bench.trial import memory_of, pinned
 
@@ -100,19 +101,21 @@ class Windows:
         self.shares.append((self._counted[0] - before[0]) / max(1, self._counted[1] - before[1]))
 
 
-def limit(scene: Scene, pid: int, start: float) -> float:
-    """The video's packets a second at which the server's core would be busy all the time."""
-    rate = start
-    for _ in range(2):
+def limit(scene: Scene, start: float) -> float:
+    """The highest rate of the video, in packets a second, that holds what :mod:`bench.limit` asks for."""
+
+    def holds(rate: float) -> bool:
+        scene.set_rate(start)
+        scene.run(0.5)
         scene.set_rate(rate)
-        scene.run(1.0, settle=False)
-        before, began = CpuTime.read(pid), time.monotonic()
-        scene.run(2.0, settle=False)
-        after = CpuTime.read(pid)
-        share = (after.user + after.system - before.user - before.system) / (time.monotonic() - began)
-        full = rate / max(share, 0.01)
-        rate = full * _LIGHT
-    return full
+        scene.run(0.5, settle=False)
+        scene.restart()
+        scene.run(1.0)
+        totals = scene.totals()
+        late = percentile(totals.latencies, 0.99)
+        return totals.ratio >= LEAST_DELIVERED and late is not None and late <= MOST_LATENCY * 1000
+
+    return search(holds, start * 2, precision=1.1)
 
 
 def episode(scene: Scene, peer: TrioSfuServer, room: str, full: float, factor: float, seconds: float) -> Episode:
@@ -144,7 +147,7 @@ def episode(scene: Scene, peer: TrioSfuServer, room: str, full: float, factor: f
     recovery = None
     while time.monotonic() < fell + 40:
         scene.run(_WINDOW, seen.poll, settle=False)
-        if len(seen.shares) >= 2 and all(_RECOVERED <= share for share in seen.shares[-2:]):
+        if len(seen.shares) >= 2 and all(share >= _RECOVERED for share in seen.shares[-2:]):
             recovery = time.monotonic() - fell - 2 * _WINDOW
             break
     asker.end()
@@ -227,7 +230,7 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
             except NoCompiler as error:
                 said.append(f"skipped: {error}")
                 continue
-            full = arguments.full or limit(scene, peer.pids[0], start)
+            full = arguments.full or limit(scene, start)
             room = peer.name_of("bench0")
             said.append(f"{case.name}: the limit is {full:.0f} packets/s of each video.")
             for factor in arguments.factors or (1.5, 2.0):

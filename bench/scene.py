@@ -166,7 +166,7 @@ class Scene:
 
     def frames(self) -> tuple[int, int]:
         """Frames of video that have ended at consumers so far, and those that came in part only."""
-        streams = [stream for stream in self._received("video")]
+        streams = list(self._received("video"))
         return sum(stream.frames for stream in streams), sum(stream.torn for stream in streams)
 
     def counted(self, kind: str) -> tuple[int, int]:
