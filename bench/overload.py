@@ -4,8 +4,8 @@
 
 The limit is what :mod:`bench.limit` asks for. The video's rate is raised from half of it to a multiple of it for some
 seconds, by larger frames, and falls to the half again; the sound's stays. Meanwhile a client of its own thread makes a
-cheap request every 50 ms. A frame counts as torn where its last packet, or any before it, has not come when the next one
-begins. ``--tree`` measures another checkout's server.
+cheap request every 50 ms. A frame counts as torn where its last packet, or any before it, has not come when the next
+one begins. ``--tree`` measures another checkout's server.
 """
 
 from __future__ import annotations

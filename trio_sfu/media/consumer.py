@@ -501,11 +501,11 @@ class Consumer:
         options = self.producer.options(now)
         return [option for option in options if self.preferred.hold(option[0])] or options[:1]
 
-    def affordable(self, now: float) -> list[tuple[Layers, int]]:
-        """:meth:`options` that there is bandwidth for; none where nothing is to go out whatever the server's load."""
+    def affordable(self, now: float) -> list[tuple[Layers, int]] | None:
+        """:meth:`options` that there is bandwidth for; None where nothing is to go out whatever the server's load."""
         granted = self._granted
         if granted is None or self.paused or self.producer.paused:
-            return []
+            return None
         options = self.options(now)
         return [option for option in options if granted.hold(option[0])] or options[:1]
 

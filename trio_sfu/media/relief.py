@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Relief", "Video", "divide"]
 
 _LOOK_SECONDS: Final = 0.25  # for newcomers, while video is left out
+_UNKNOWN: Final = [(EVERYTHING, 1)]  # of a video that nothing has been measured of
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,12 @@ class Relief:
         for session in sessions:
             places: dict[int, int] = {}  # by priority
             for consumer in session.consumers.values():
-                options = consumer.affordable(now) if consumer.kind == "video" else []
-                if not options:
+                options = consumer.affordable(now) if consumer.kind == "video" else None
+                if options is None:
                     continue
                 # With more or less options than before it is another one: the choice is made anew.
                 key = f"{consumer.id} {len(options)}"
+                options = options or _UNKNOWN
                 place = places[consumer.priority] = places.get(consumer.priority, -1) + 1
                 videos.append(Video(key, tuple(bitrate for _, bitrate in options), consumer.priority, place))
                 found[key] = (consumer, [layers for layers, _ in options])
