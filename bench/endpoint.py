@@ -21,6 +21,7 @@ from bench.recipe import Recipe
 from bench.rtp import StreamFormat, parse_rtp
 from bench.srtp_keys import gcm_session_keys
 
+_MOST_RTCP: Final = 1300  # bytes; what does not fit is asked for next time
 _GIVE_UP: Final = 10  # feedbacks until what is missing is not asked for again
 
 
@@ -118,7 +119,9 @@ class Endpoint:
                 if self._asked % _GIVE_UP == 0:
                     stream.missing_count = 0
                 lost = [stream.missing[i] for i in range(stream.missing_count)]
-                packets += [rtcp.nack(self._ssrc, stream.ssrc, lost)] if lost else []
+                request = rtcp.nack(self._ssrc, stream.ssrc, lost) if lost else b""
+                if request and len(request) + sum(map(len, packets)) <= _MOST_RTCP:
+                    packets.append(request)
         self.send(self.transport.protect_rtcp(packets))
 
     def report(self) -> None:
@@ -183,7 +186,7 @@ def packed_arrivals(arrivals: Sequence[tuple[int, int]]) -> tuple[int, bytes]:
         deltas.append(min(255, max(0, ticks - previous)))
         deltas += bytes(count - 1)
         previous = ticks
-    return reference_time, bytes(deltas[-1200:])
+    return reference_time, bytes(deltas[-900:])
 
 
 def _forget(stream: Any, number: int) -> bool:

@@ -75,7 +75,7 @@ def test_a_queue_that_gets_shorter_by_itself_is_let_be() -> None:
 
 def test_repairs_and_probes_stop_before_video() -> None:
     overload = Overload()
-    states = []
+    states: list[tuple[str, bool, bool]] = []
     for tick in range(30):
         overload.update(LATE_SECONDS + tick * TICK / 2, tick * TICK, 100 + tick * TICK)
         if not states or states[-1] != (overload.state, overload.strained, overload.keep == 1.0):
