@@ -121,6 +121,7 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
             "invalid": received.invalid,
             "limited": received.limited,
             "early": received.early,
+            "refused": received.refused,
             "replayed": received.replayed,
             "unauthentic": received.unauthentic,
             "kernel": kernel,

@@ -120,6 +120,14 @@ def test_all_comes_back_when_the_load_has_fallen(load: float) -> None:
     assert machine.overload.seconds == pytest.approx(machine.changes[-1].seconds, abs=0.1)
 
 
+def test_what_the_full_queue_has_dropped_counts() -> None:
+    """It gets no later, though twice as much comes as is served."""
+    overload = Overload()
+    for tick in range(25):
+        overload.update(0.1, tick * TICK, 100 + tick * TICK, 0.5)
+    assert overload.keep == pytest.approx(0.75 * 0.5, rel=0.15)
+
+
 def test_less_and_less_where_the_rest_alone_is_too_much() -> None:
     machine = Machine(3.0, video=0.5)
     machine.run(5)

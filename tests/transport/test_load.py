@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.media_core import audio, video
+from tests.support.media_core import AUDIO_SSRC, VIDEO_SSRC, audio, rtp, video
 from tests.support.webrtc_peer import loopback
 from tests.transport.test_udp import SRTP, Owner, answer, binding_request, client
 from tests.transport.test_webrtc import Server, connected, handled, texts
@@ -17,6 +17,8 @@ from trio_sfu.media.router import Router
 from trio_sfu.rooms.ticker import TICK_SECONDS, Ticker
 from trio_sfu.transport.backlog import Backlog
 from trio_sfu.transport.load import LoadWatch
+from trio_sfu.transport.refusal import REFUSED, RefusingReceiver
+from trio_sfu.transport.srtp import SrtpReceiver, SrtpSender, pointer_to
 from trio_sfu.transport.udp import UdpEndpoint, open_udp_endpoint
 
 
@@ -74,9 +76,13 @@ async def test_video_goes_and_sound_stays(caplog: pytest.LogCaptureFixture) -> N
         made.router.tick(trio.current_time() + 1)
         assert await send() == (0, 5)
         assert endpoint.load.overload.frames_left_out == 5
+        made.router.tick(trio.current_time() + 2)  # nobody has it, so from now on it is not even decrypted
+        assert await send() == (0, 5)
+        assert endpoint.counters.refused == 5
+        assert endpoint.load.overload.frames_left_out == 5
         clock.in_time(15.0)
         assert endpoint.load.overload.state == "calm"
-        made.router.tick(trio.current_time() + 1)
+        made.router.tick(trio.current_time() + 3)
         assert await send(key=True) == (5, 5)
         numbers = [int.from_bytes(data[2:4]) for data in viewer.rtp if int.from_bytes(data[8:12]) == seen.ssrc]
         assert [each - numbers[0] & 0xFFFF for each in numbers] == list(range(10))
@@ -177,3 +183,25 @@ async def test_ticks_go_on_until_all_is_well() -> None:
         assert len(called) == 3
         assert all(late >= 0.0 for late in called)
         nursery.cancel_scope.cancel()
+
+
+def test_the_rollover_counter_is_followed_while_a_stream_is_refused() -> None:
+    """100,000 packets go by, more than one cycle of sequence numbers."""
+    key = bytes(range(28))
+    sender = SrtpSender("AEAD_AES_128_GCM", key)
+    receiver = SrtpReceiver("AEAD_AES_128_GCM", key)
+    refusing = RefusingReceiver(receiver, frozenset({VIDEO_SSRC}))
+    buffer = bytearray(200)
+    pointer = pointer_to(buffer)
+
+    def protected(number: int, ssrc: int) -> int:
+        packet = rtp(ssrc, number)
+        buffer[: len(packet)] = packet
+        sender.protect_run(pointer, 0, [len(packet)])
+        return len(packet) + sender.overhead
+
+    assert receiver.unprotect(pointer, protected(0, VIDEO_SSRC)) > 0
+    for number in range(1, 100_001):
+        assert refusing.unprotect(pointer, protected(number, VIDEO_SSRC)) == -REFUSED
+    assert refusing.unprotect(pointer, protected(1, AUDIO_SSRC)) > 0
+    assert receiver.unprotect(pointer, protected(100_001, VIDEO_SSRC)) > 0

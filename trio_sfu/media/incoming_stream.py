@@ -266,6 +266,21 @@ class IncomingStream:
             for consumer in view.consumers:
                 consumer.on_restart(self)
 
+    def interrupt(self) -> None:
+        """Nothing comes for some time: what comes next follows on nothing, and nothing before it is asked for."""
+        self.last_arrival = None
+        self._restart_number = -1
+        self._pending.clear()
+        self.cache.clear()
+        if self.nack is not None:
+            self.nack.reset()
+        if self.keyframes is not None:
+            self.keyframes.cancel()
+        for view in self._views:
+            view.restart()
+            for consumer in view.consumers:
+                consumer.on_restart(self)
+
     def receive_repair(self, packet: RtpPacket, data: memoryview, now: float) -> None:
         """Take one RTX packet: the original's sequence number, then its payload (RFC 4588, section 4).
 

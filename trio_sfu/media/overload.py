@@ -20,6 +20,7 @@ _SETTLE_SECONDS: Final = 0.4  # from one cut to the next; a change of layers tak
 _CALM_SECONDS: Final = 1.0  # without lateness, before anything comes back
 _DRAINING: Final = 1.1  # served of what comes: the queue gets shorter by itself
 _LEAST_SERVED: Final = 0.1
+_LOST_WEIGHT: Final = 0.2  # of the latest share lost, in the average
 _AIM: Final = 0.75  # of what is served: the rest of the time works off what waits
 _LEAST_KEPT: Final = 0.04  # below this: nothing
 _FIRST: Final = 0.1  # what comes back at first where nothing is left
@@ -55,6 +56,7 @@ class Overload:
         "_episode_began",
         "_late_since",
         "_load",
+        "_lost",
         "_mark",
         "_rose_at",
         "_seen",
@@ -88,18 +90,21 @@ class Overload:
         self._mark = (0.0, 0.0, 0.0)  # time, lateness, and CPU time: what is grown and used is measured from here
         self._window = (0.0, 0.0)  # time and CPU time that the load is measured from
         self._load = 0.0
+        self._lost = 0.0
         self._capacity = 1.0  # the load where there was lateness: below 1 where others use the core, too
         self._rose_at = float("-inf")
         self._back_off = _CALM_SECONDS
 
-    def update(self, late: float, cpu: float, now: float) -> Change | None:
+    def update(self, late: float, cpu: float, now: float, lost: float = 0.0) -> Change | None:
         """To be called every 20 ms or so.
 
         ``late``: the least time, in seconds, that anything waited since the last call; 0.0 where everything that had
-        come was handled at some moment. ``cpu``: the CPU time in seconds that the thread has used so far.
+        come was handled at some moment. ``cpu``: the CPU time in seconds that the thread has used so far. ``lost``: the
+        share of what has come since the last call that found the queue full. A full queue gets no later.
         """
         seen, self._seen = self._seen, (now, cpu)
         self.late = late
+        self._lost += (lost - self._lost) * _LOST_WEIGHT
         if seen is None:
             self._window = self._seen
             self._calm_since = now
@@ -135,7 +140,7 @@ class Overload:
         if lasted < _OVERLOADED_SECONDS or now - since < settled:
             return None
         self._mark = (now, late, cpu)
-        served = 1.0 - (late - before) / (now - since)
+        served = (1.0 - (late - before) / (now - since)) * (1.0 - self._lost)
         if served >= _DRAINING:
             return None
         self._capacity = min(1.0, max(0.0, cpu - used) / (now - since))

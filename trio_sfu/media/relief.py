@@ -4,7 +4,7 @@ Owned by the room's :class:`~trio_sfu.media.router.Router`. :func:`divide` is th
 :meth:`~trio_sfu.media.consumer.Consumer.set_ceiling`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +67,7 @@ def divide(keep: float, videos: Sequence[Video], luck: float = 0.0) -> dict[str,
 class Relief:
     """One room's. What is decided stands until more or less is to be left out: nothing goes to and fro meanwhile."""
 
-    __slots__ = ("_given", "_keep", "_look_at", "_luck", "_overload")
+    __slots__ = ("_given", "_keep", "_known", "_look_at", "_luck", "_overload")
 
     def __init__(self, overload: Overload, luck: float) -> None:
         # Given
@@ -77,8 +77,9 @@ class Relief:
         self._keep = 1.0
         self._look_at = 0.0
         self._given: dict[str, int | None] = {}
+        self._known: dict[Consumer, list[tuple[Layers, int]]] = {}  # options, as they were when there were any
 
-    def tick(self, sessions: Iterable["RtpSession"], now: float) -> None:
+    def tick(self, sessions: Collection["RtpSession"], now: float) -> None:
         """To be called every 20 ms."""
         keep = self._overload.keep
         if keep == self._keep and (keep == 1.0 or now < self._look_at):
@@ -89,11 +90,14 @@ class Relief:
             self._divide(sessions, keep - before, now)
             return
         self._given.clear()
+        self._known.clear()
+        for session in sessions:
+            session.refuse(())
         for session in sessions:
             for consumer in session.consumers.values():
                 consumer.set_ceiling(EVERYTHING)
 
-    def _divide(self, sessions: Iterable["RtpSession"], change: float, now: float) -> None:
+    def _divide(self, sessions: Collection["RtpSession"], change: float, now: float) -> None:
         videos: list[Video] = []
         found: dict[str, tuple[Consumer, list[Layers]]] = {}
         for session in sessions:
@@ -102,6 +106,8 @@ class Relief:
                 options = consumer.affordable(now) if consumer.kind == "video" else None
                 if options is None:
                     continue
+                options = options or self._known.get(consumer, [])
+                self._known[consumer] = options
                 # With more or less options than before it is another one: the choice is made anew.
                 key = f"{consumer.id} {len(options)}"
                 options = options or _UNKNOWN
@@ -111,14 +117,24 @@ class Relief:
         chosen = divide(self._keep, videos, self._luck)
         given, self._given = self._given, {}
         for key, index in chosen.items():
-            if key in given:
-                index = _moved(given[key], index, change)
-            self._given[key] = index
-            consumer, layers = found[key]
+            self._given[key] = _moved(given[key], index, change) if key in given else index
+        # What comes is dropped only when nobody has been sent any for a look: frames are finished by then.
+        wanted = {
+            found[key][0].producer
+            for key, index in self._given.items()
+            if index is not None or given.get(key, 0) is not None
+        }
+        unwanted = {consumer.producer for consumer, _ in found.values()} - wanted
+        # First what comes in again, since who begins asks for a keyframe.
+        for session in sessions:
+            session.refuse([each for each in session.producers.values() if each in unwanted])
+        for key, (consumer, layers) in found.items():
+            index = self._given[key]
             if index is None:
                 consumer.set_ceiling(None)
             else:
                 consumer.set_ceiling(EVERYTHING if index == len(layers) - 1 else layers[index])
+        self._known = {consumer: self._known[consumer] for consumer, _ in found.values()}
 
 
 def _moved(before: int | None, wish: int | None, change: float) -> int | None:

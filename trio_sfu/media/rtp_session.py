@@ -115,6 +115,9 @@ class RtpSession:
         self._limit: ReceiveLimit | None = None
         self.overload: Overload = _CALM
         """The process's; set by the router."""
+        self.on_refuse: Callable[[frozenset[int]], None] | None = None
+        """Told the SSRCs of which nothing is to be decrypted any more, all that there are. Must not block."""
+        self._refused: frozenset[int] = frozenset()
         self.bandwidth: BandwidthControl | None = None
         """Towards the peer; None where it does not tell what arrives."""
         self.round_trip: Final = RoundTrip()
@@ -195,6 +198,21 @@ class RtpSession:
         self._incoming[stream.ssrc] = (stream, producer)
         if stream.rtx_ssrc is not None:
             self._repairs[stream.rtx_ssrc] = (stream, producer)
+
+    def refuse(self, producers: Collection[Producer]) -> None:
+        """Have nothing more of these, for want of the server's time, and everything of the others again.
+
+        They do not notice but by what their reports say is lost.
+        """
+        streams = [stream for producer in producers for stream in producer.streams.values()]
+        ssrcs = frozenset(ssrc for stream in streams for ssrc in (stream.ssrc, stream.rtx_ssrc) if ssrc is not None)
+        if ssrcs == self._refused or self.on_refuse is None:
+            return
+        for stream in streams:
+            if stream.ssrc not in self._refused:
+                stream.interrupt()
+        self._refused = ssrcs
+        self.on_refuse(ssrcs)
 
     def remove_producer(self, producer: Producer) -> None:
         """Called by the producer as it closes."""

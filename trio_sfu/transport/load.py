@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from trio_sfu.media.overload import Overload
+from trio_sfu.media.overload import LATE_SECONDS, Overload
 from trio_sfu.transport.backlog import Backlog
 
 __all__ = ["LoadWatch"]
@@ -17,14 +17,23 @@ logger = logging.getLogger(__name__)
 
 
 class LoadWatch:
-    """``backlogs`` are the receive queues' of all sockets; ``cpu`` gives the CPU time of the loop's thread."""
+    """``backlogs`` are the receive queues' of all sockets, ``arrived`` gives how many datagrams have been received from
+    them and how many the kernel has dropped, ``cpu`` the CPU time of the loop's thread."""
 
-    def __init__(self, backlogs: Sequence[Backlog], *, cpu: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        backlogs: Sequence[Backlog],
+        arrived: Callable[[], tuple[int, int]],
+        *,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         # Given
         self._backlogs: Final = backlogs
+        self._arrived: Final = arrived
         self._cpu: Final = cpu
         # Owned
         self.overload: Final = Overload()
+        self._counted: tuple[int, int] | None = None
 
     def tick(self, late: float, now: float) -> bool:
         """To be called every 20 ms; ``late``: how much later than it should, in seconds, this call has come.
@@ -34,7 +43,7 @@ class LoadWatch:
         overload = self.overload
         for backlog in self._backlogs:
             late = max(late, backlog.take())
-        change = overload.update(late, self._cpu(), now)
+        change = overload.update(late, self._cpu(), now, self._lost() if late >= LATE_SECONDS else 0.0)
         if change is None:
             pass
         elif change.began:
@@ -47,4 +56,14 @@ class LoadWatch:
                 change.seconds,
                 overload.frames_left_out,
             )
+        if late < LATE_SECONDS:
+            self._counted = None
         return overload.state != "calm"
+
+    def _lost(self) -> float:
+        """The share that the kernel has dropped since the last call."""
+        before, self._counted = self._counted, self._arrived()
+        if before is None:
+            return 0.0
+        received, dropped = self._counted[0] - before[0], self._counted[1] - before[1]
+        return dropped / max(1, received + dropped)

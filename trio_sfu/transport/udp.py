@@ -50,7 +50,7 @@ _SO_SNDBUFFORCE: Final = 32
 class EndpointCounters:
     """Datagrams received and dropped, by reason, over all sockets of an endpoint."""
 
-    __slots__ = ("early", "invalid", "limited", "octets", "received", "replayed", "unauthentic", "unknown")
+    __slots__ = ("early", "invalid", "limited", "octets", "received", "refused", "replayed", "unauthentic", "unknown")
 
     def __init__(self) -> None:
         self.received = 0
@@ -60,6 +60,7 @@ class EndpointCounters:
         self.limited = 0  # over the rate for strangers
         self.early = 0  # SRTP before its transport was connected
         self.replayed = 0  # SRTP that had come before, or too late to tell
+        self.refused = 0  # video that nobody was to be sent for want of time
         self.unauthentic = 0  # SRTP whose authentication failed
 
 
@@ -232,7 +233,7 @@ class UdpEndpoint:
         self.tcp: list[TcpSocket] = []
         self.dtls: Final = DtlsContext(DtlsCertificate.generate())
         self._backlogs: list[Backlog] = []
-        self.load: Final = LoadWatch(self._backlogs)
+        self.load: Final = LoadWatch(self._backlogs, self._arrived)
         self.in_batch = False
         self._owners: dict[str, DatagramOwner] = {}
         self._strangers = float(_STRANGERS_PER_SECOND)
@@ -242,6 +243,9 @@ class UdpEndpoint:
         """Have another socket, and watch how far behind its task is."""
         self.sockets.append(udp_socket)
         self._backlogs.append(udp_socket.backlog)
+
+    def _arrived(self) -> tuple[int, int]:
+        return self.counters.received, sum(each.kernel_drops() for each in self.sockets)
 
     def register(self, local_ufrag: str, owner: DatagramOwner) -> None:
         """Route STUN that names ``local_ufrag`` to ``owner``, until :meth:`unregister`."""
