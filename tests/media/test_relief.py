@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tests.support.media_core import Call, FakeSession, audio, video, video_payload
 from tests.support.simulcast_sender import SimulcastSender
 from tests.support.simulcast_sender import Viewer as SimulcastViewer
+from trio_sfu.media.bandwidth.control import _current
 from trio_sfu.media.consumer import Consumer
-from trio_sfu.media.frame_mark import Layers
+from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.relief import Video, divide
 from trio_sfu.wire.rtcp import GenericNack, PictureLossIndication
@@ -274,9 +275,21 @@ def test_no_bandwidth_and_no_time_are_told_apart() -> None:
     room.overload.keep = 0.0
     room.run(0.1)
     assert seen.limit is None
-    seen.set_limit(seen._granted)
+    seen.set_limit(seen.granted)
     assert seen.limit is None
     seen.set_limit(None)
     room.overload.keep = 1.0
     room.run(0.1)
     assert seen.limit is None
+
+
+def test_what_there_was_no_time_for_need_not_prove_that_the_path_carries_it() -> None:
+    room = Room(1)
+    seen = room.viewers[0].seen
+    before = _current(seen, [EVERYTHING], (1000,))
+    room.overload.keep = 0.0
+    room.run(0.1)
+    assert seen.limit is None
+    assert _current(seen, [EVERYTHING], (1000,)) == before == 1000
+    seen.set_limit(None)
+    assert _current(seen, [EVERYTHING], (1000,)) == 0

@@ -59,7 +59,6 @@ class Consumer:
         "_cross_by",
         "_finishing",
         "_floor",
-        "_granted",
         "_last_ids",
         "_last_number",
         "_last_sent",
@@ -90,6 +89,7 @@ class Consumer:
         "counted",
         "firs_received",
         "fraction_lost",
+        "granted",
         "id",
         "kind",
         "limit",
@@ -154,7 +154,8 @@ class Consumer:
         self.preferred: Layers = preferred_layers or EVERYTHING
         self.limit: Layers | None = EVERYTHING
         """The highest layers that go out; None: nothing at all. See :meth:`set_limit` and :meth:`set_ceiling`."""
-        self._granted: Layers | None = EVERYTHING  # by the bandwidth
+        self.granted: Layers | None = EVERYTHING
+        """What there is bandwidth for, be there time for it or not."""
         self._ceiling: Layers | None = EVERYTHING  # by the server's load
         self._finishing: int | None = None  # timestamp of the frame whose rest goes out all the same
         self._told: Layers | None = Layers(0, 0) if producer.type == "simple" else None
@@ -452,7 +453,7 @@ class Consumer:
 
         ``at_once``: the path is full, so another stream than the one to go over to is not sent until it is there.
         """
-        self._granted = limit
+        self.granted = limit
         self._apply(_lower(limit, self._ceiling), at_once=at_once)
 
     def set_ceiling(self, ceiling: Layers | None) -> None:
@@ -465,7 +466,7 @@ class Consumer:
         if ceiling is None and self._synchronised and self._last_sent is not None:
             self._finishing = self._last_timestamp - self._timestamp_offset & 0xFFFFFFFF
         self._ceiling = ceiling
-        self._apply(_lower(self._granted, ceiling), at_once=False)
+        self._apply(_lower(self.granted, ceiling), at_once=False)
 
     def _apply(self, limit: Layers | None, *, at_once: bool) -> None:
         now = self._session.now()
@@ -503,7 +504,7 @@ class Consumer:
 
     def affordable(self, now: float) -> list[tuple[Layers, int]] | None:
         """:meth:`options` that there is bandwidth for; None where nothing is to go out whatever the server's load."""
-        granted = self._granted
+        granted = self.granted
         if granted is None or self.paused or self.producer.paused:
             return None
         options = self.options(now)
@@ -604,7 +605,7 @@ class Consumer:
 
     def _leave_out(self, view: LayerView, batch: Batch) -> Batch | None:
         """What is to be sent of ``batch`` all the same, since the server leaves out whole frames only; counts them."""
-        if self.paused or self._granted is None or view is not self._view:
+        if self.paused or self.granted is None or view is not self._view:
             return None
         left_out, rest = batch.packets, list[Packet]()
         finishing = self._finishing
