@@ -47,8 +47,28 @@ browser:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	}
 
+# What may run two files at a time: first what is without a browser, then pages of which nothing is asserted that the
+# load of others could change. All that is not named here, and so whatever is new, comes last and one after the other:
+# tests that measure want a quiet machine.
+TOGETHER := $(wildcard tests/test_*.py) \
+	$(addprefix tests/,hls interop media protocols rooms signalling support_tests transport wire)
+PAGES_TOGETHER := $(patsubst %,tests/browser/test_%.py,\
+	call_repairs calls endings interop pages reconnecting turn watch_page)
+
+PYTEST := $(BIN)/python -m pytest
+TWO_FILES := --numprocesses 2 --dist loadfile
+
+# With ARGS, what they choose is run one after the other.
 check: $(VENV)/.test-installed browser
-	$(BIN)/python -m pytest $(ARGS)
+ifdef ARGS
+	$(PYTEST) $(ARGS)
+else
+	@failed=; \
+	echo "tests without a browser, two files at a time"; $(PYTEST) $(TWO_FILES) $(TOGETHER) || failed=1; \
+	echo "pages, two files at a time"; $(PYTEST) $(TWO_FILES) $(PAGES_TOGETHER) || failed=1; \
+	echo "all others"; $(PYTEST) $(addprefix --ignore=,$(TOGETHER) $(PAGES_TOGETHER)) || failed=1; \
+	test -z "$$failed"
+endif
 
 # What only the benchmark wants (plots, other servers to compare with) is installed here and not by the tests.
 $(VENV)/.bench-installed: $(VENV)/.test-installed

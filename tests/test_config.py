@@ -19,12 +19,13 @@ def test_defaults() -> None:
     assert (config.media_tcp, config.media_tcp_port) == (True, None)
     assert (config.ping_interval, config.ping_timeout, config.connect_timeout) == (25, 20, 45)
     assert config.max_payload == 1_000_000
+    assert config.ice_consent_timeout == 30
 
 
 def test_all_options() -> None:
     argv = (
         "--host 127.0.0.1 --port 0 --media-port 50000 --media-tcp-port 443 --no-media-tcp "
-        "--announce 203.0.113.5 --announce 2001:DB8::1 "
+        "--announce 203.0.113.5 --announce 2001:DB8::1 --ice-consent-timeout 7.5 "
         "--ping-interval 0.3 --ping-timeout .2 --connect-timeout 1 --max-payload 2000 --resume-grace 2.5 "
         "--log-level debug"
     )
@@ -35,6 +36,7 @@ def test_all_options() -> None:
         media_tcp_port=443,
         media_tcp=False,
         announce=("203.0.113.5", "2001:db8::1"),
+        ice_consent_timeout=7.5,
         ping_interval=0.3,
         ping_timeout=0.2,
         connect_timeout=1.0,
@@ -140,6 +142,7 @@ def test_host_names() -> None:
         (["--resume-grace", "-1"], "--resume-grace: -1 is not between 0.01 and 86400 seconds"),
         (["--resume-grace", "4000"], "--resume-grace: 4000 is not between 0.01 and 3600 seconds"),
         (["--resume-grace", "soon"], "--resume-grace: 'soon' is not a number of seconds"),
+        (["--ice-consent-timeout", "5"], "--ice-consent-timeout: 5 is not between 6 and 600 seconds"),
         (["--port", "http"], "--port: 'http' is not a whole number"),
         (["--port", "65536"], "--port: 65536 is not between 0 and 65535"),
         (["--port", "-1"], "--port"),

@@ -40,6 +40,8 @@ class Config:
     turn_ttl: int = 86400  # seconds
     tls_cert: str | None = None
     tls_key: str | None = None
+    ice_consent_timeout: float = 30.0
+    """Seconds without a sign of consent after which a transport is given up (RFC 7675)."""
     ping_interval: float = 25.0  # seconds, as the next two
     ping_timeout: float = 20.0
     connect_timeout: float = 45.0
@@ -190,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--turn-ttl", _integer(60, 31_536_000), "SECONDS", "how long clients' credentials are good")
     add("--tls-cert", str, "FILE", "serve HTTPS with this certificate chain (PEM)")
     add("--tls-key", str, "FILE", "its private key (PEM)")
+    add("--ice-consent-timeout", _consent, "SECONDS", "how long a media transport lives that is heard of no more")
     add("--ping-interval", _seconds, "SECONDS", "how often clients are pinged")
     add("--ping-timeout", _seconds, "SECONDS", "how long a client may take to answer a ping")
     add("--connect-timeout", _seconds, "SECONDS", "how long a client may take to connect to Socket.IO")
@@ -266,6 +269,10 @@ def _seconds(text: str) -> float:
     if not isfinite(value) or not 0.01 <= value <= 86400:
         raise argparse.ArgumentTypeError(f"{text} is not between 0.01 and 86400 seconds")
     return value
+
+
+def _consent(text: str) -> float:
+    return _between(6.0, 600.0)(text)  # clients ask at least every 6 s (RFC 7675, section 5.1)
 
 
 def _grace(text: str) -> float:

@@ -139,13 +139,11 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
 
 def overload_metrics(overload: Overload) -> Iterable[Metric]:
     """What is left out where there is more to do than can be done."""
-    yield gauge("overloaded", "1 while video is left out for want of time, else 0.", overload.state == "overloaded")
-    yield gauge("overload_strained", "1 while neither repairs nor probes are sent, else 0.", overload.strained)
-    yield gauge("overload_video_kept", "Share of the video that is sent on.", overload.keep)
     yield gauge("behind_seconds", "How late what came last was handled.", overload.late)
+    yield gauge("overload_strained", "1 while video is not repaired for want of time, else 0.", overload.strained)
+    yield gauge("overload_video_kept", "Share of the video that is sent on: 1 unless overloaded.", overload.keep)
     yield counter("overload_episodes_total", "Times that video began to be left out.", overload.episodes)
     yield counter("overload_seconds_total", "Time in which video was left out.", overload.seconds)
-    yield counter("overload_frames_total", "Frames that consumers were not sent then.", overload.frames_left_out)
 
 
 def tcp_metrics(counted: TcpCounters) -> Iterable[Metric]:

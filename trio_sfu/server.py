@@ -107,8 +107,9 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
         if config.turn_secret is not None:
             turn = TurnServers(config.turn, config.turn_secret, config.turn_ttl)
         streams = routes_without_streams() if hls is None else live_routes(hls.streams)
+        room_media = RoomMedia.over(endpoint, consent_timeout=config.ice_consent_timeout, live=live, turn=turn)
         async with (
-            open_rooms(RoomMedia.over(endpoint, live=live, turn=turn), config.limits, sockets.deliver) as rooms,
+            open_rooms(room_media, config.limits, sockets.deliver) as rooms,
             open_signalling(config, listeners, rooms, sockets, metrics, dist, streams),
         ):
             metrics.add(partial(room_metrics, rooms))

@@ -95,8 +95,11 @@ class Origin:
         self._publisher = threading.Thread(target=self._publish, daemon=True)
         self._publisher.start()
 
-    def go_live(self) -> None:
-        """Begin a stream; one after another goes on counting and looks different."""
+    def go_live(self, *, since: int = 0) -> None:
+        """Begin a stream; one after another goes on counting and looks different.
+
+        It may have begun some segments ago: these are there at once.
+        """
         with self._changed:
             if self._there:
                 self._begin_run()
@@ -105,12 +108,10 @@ class Origin:
             self._token += 1
             self._live = self._there = True
             self._ended = False
-
-    def wait_segments(self, more: int) -> None:
-        """Until that many more segments have begun. Pages that are open get no answer meanwhile."""
-        with self._changed:
-            wanted = self._first + len(self._segments) + more
-            assert self._changed.wait_for(lambda: self._first + len(self._segments) >= wanted, 5 + 2 * more)
+            parts = since * PARTS_A_SEGMENT
+            began = time.time() - sum(self._runs[self._run].durations[:parts])
+            for _ in range(parts):
+                self._add_part(began)
 
     def restart(self) -> None:
         """The pipeline starts anew: another picture of another size, and a new init segment."""
@@ -167,21 +168,22 @@ class Origin:
         with self._changed:
             while not self._closed:
                 run = self._runs[self._run]
-                part = self._next_part % len(run.parts)
-                due = max(due + run.durations[part], time.monotonic())
+                due = max(due + run.durations[self._next_part % len(run.parts)], time.monotonic())
                 self._wait_until(due)
                 if self._live and run is self._runs[self._run]:
-                    self._add_part(run, part)
+                    self._add_part(time.time())
 
     def _wait_until(self, due: float) -> None:
         while not self._closed and (left := due - time.monotonic()) > 0:
             self._changed.wait(left)
 
-    def _add_part(self, run: Run, part: int) -> None:
+    def _add_part(self, now: float) -> None:
+        run = self._runs[self._run]
+        part = self._next_part % len(run.parts)
         last = self._segments[-1] if self._segments else None
         if last is None or last.whole:
             if last is None or last.run != self._run or part == 0:
-                self._segments.append(Segment(self._run, last is not None, time.time()))
+                self._segments.append(Segment(self._run, last is not None, now))
             else:
                 start = last.start + sum(duration for _, duration in last.parts)
                 self._segments.append(Segment(self._run, False, start))

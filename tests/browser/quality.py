@@ -97,6 +97,10 @@ class Quality:
             self._user.page.wait_for_timeout(50)
         return time.monotonic() - begin
 
+    def wait_seconds(self, seconds: float) -> None:
+        """Let the user go on for so long."""
+        self._user.page.wait_for_timeout(1000 * seconds)
+
     def heard(self) -> Heard:
         """Of the only audio."""
         (audio,) = self.take()[1]

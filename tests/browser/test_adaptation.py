@@ -15,6 +15,18 @@ WIDE = LinkSettings(delay=0.02)
 NARROW = LinkSettings(delay=0.02, rate=400_000)
 
 
+def wait_settled(quality: Quality) -> None:
+    """Wait until the viewer has had the top layer alone for 2 s: everybody begins with it, and may have to go back."""
+    for _ in range(15):
+        wait_top_layer(quality)
+        quality.begin_anew()
+        quality.wait_width(lambda width: width > 0, 5)
+        quality.wait_seconds(2)
+        if [width for _, width in quality.seen().sizes] == [WIDTHS[-1]]:
+            return
+    raise AssertionError("the top layer comes and goes")
+
+
 @pytest.mark.timeout(180)
 def test_a_narrow_link_gets_a_lower_layer(open_page: OpenPage, server: Server) -> None:
     """From no limit to 400 kb/s and back, on one viewer's way from the server; the other viewer's is clean."""
@@ -23,14 +35,14 @@ def test_a_narrow_link_gets_a_lower_layer(open_page: OpenPage, server: Server) -
         sender, narrow, clean = (connect(open_page()) for _ in range(3))
         narrow.call("mapCandidatePort", 0, relay.port)
         room = sender.join(video=None)
-        send_layers(sender, "VP8", 3, "L1T3", detail=0.2)
+        send_layers(sender, "VP8", 3, "L1T3", detail=0.06)
         for viewer in (narrow, clean):
             viewer.join(room, audio=False, video=None)
             viewer.call("consumeAll", {"timeoutMs": 20_000})
             viewer.call("waitDecoding", {"timeoutMs": 20_000})
         qualities = [Quality(narrow), Quality(clean)]
         for quality in qualities:
-            wait_top_layer(quality)
+            wait_settled(quality)
         (consumer,) = [each["id"] for each in narrow.call("consumed") if each["kind"] == "video"]
 
         for quality in qualities:

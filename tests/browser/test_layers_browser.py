@@ -22,13 +22,15 @@ LAYERS = [
 ]
 
 
-def one_sees_layers(open_page: OpenPage, codec: str, layers: int, mode: str) -> tuple[User, User, str, Quality]:
+def one_sees_layers(
+    open_page: OpenPage, codec: str, layers: int, mode: str, **picture: Any
+) -> tuple[User, User, str, Quality]:
     """A sender of all the layers, a viewer who gets the highest; the producer, and how well the viewer is served."""
     sender, viewer = (connect(open_page()) for _ in range(2))
     room = sender.join(video=None, audio=False)
     if not sender.call("encodes", codec, mode):
         pytest.skip(f"this Chromium does not encode {codec} with {mode}")
-    producer = send_layers(sender, codec, layers, mode)
+    producer = send_layers(sender, codec, layers, mode, **picture)
     viewer.join(room, audio=False, video=None)
     viewer.call("consumeAll", {"timeoutMs": 20_000})
     viewer.call("waitDecoding", {"timeoutMs": 20_000})
@@ -103,5 +105,24 @@ def test_size_and_rate_are_those_of_the_layer(open_page: OpenPage, codec: str, l
         assert video.plis == 0
     told = viewer.call("layerChanges", consumer)[-1]
     assert (told["spatialLayer"], told["temporalLayer"]) == (2, highest)
+    for user in (sender, viewer):
+        user.call("close")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("codec", "layers", "mode"), [LAYERS[2], LAYERS[4]])
+def test_an_encoder_that_leaves_layers_out_costs_no_picture(
+    open_page: OpenPage, codec: str, layers: int, mode: str
+) -> None:
+    """It has not got the bits for so much detail. What it sends is shown, if smaller; nobody asks for a keyframe."""
+    sender, viewer, _, quality = one_sees_layers(open_page, codec, layers, mode, detail=0.1)
+    quality.begin_anew()
+    viewer.page.wait_for_timeout(8000)
+    video = quality.seen()
+    note(f"{codec} {mode}, too much detail: {describe(video)}, {video.dropped} dropped, {len(video.sizes)} sizes")
+    assert {width for _, width in video.sizes} > {WIDTHS[-1]}, "nothing has been left out"
+    assert video.plis == 0
+    assert video.dropped <= 0.05 * video.frames
+    assert 0.6 * RATE <= video.rate <= 1.4 * RATE
     for user in (sender, viewer):
         user.call("close")

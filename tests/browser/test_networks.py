@@ -15,9 +15,12 @@ from tests.support.server import Server, running_server
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("count", [2, 3])
-def test_call_over_a_lossy_link(open_page: OpenPage, server: Server, count: int) -> None:
-    """5 % loss each way and 50 ms delay for 20 s: every video goes on, and no freeze is longer than a second."""
+@pytest.mark.parametrize(("count", "seconds"), [(2, 10), (3, 20)])
+def test_call_over_a_lossy_link(open_page: OpenPage, server: Server, count: int, seconds: int) -> None:
+    """5 % loss each way and 50 ms delay: every video goes on, and no freeze is longer than a second.
+
+    Three see six videos, two see two: nearly all there is to be found is found with three.
+    """
     (port,) = server.media_ports
     with running_relay(("127.0.0.1", port), loss=0.05, delay=0.05, seed=7) as relay:
         users = [connect(open_page()) for _ in range(count)]
@@ -30,7 +33,7 @@ def test_call_over_a_lossy_link(open_page: OpenPage, server: Server, count: int)
         for user in users:
             user.call("waitDecoding", {"timeoutMs": 20_000})
         qualities = [Quality(user) for user in users]
-        users[0].page.wait_for_timeout(20_000)
+        users[0].page.wait_for_timeout(seconds * 1000)
         for user, quality in zip(users, qualities, strict=True):
             videos, _ = quality.take()
             assert len(videos) == count - 1
@@ -140,7 +143,7 @@ def test_sender_that_begins_anew_over_a_lossy_link(open_page: OpenPage, server: 
 
 def test_network_that_is_cut(browser: Browser) -> None:
     """Media stops without a word: both transports are given up by lack of consent, and the user is told."""
-    with running_server() as server:
+    with running_server("--ice-consent-timeout", "8") as server:
         (port,) = server.media_ports
         context = new_context(browser, server)
         try:
@@ -155,7 +158,7 @@ def test_network_that_is_cut(browser: Browser) -> None:
                 second.call("consumeAll")
                 second.call("waitDecoding", {})
                 relay.cut()
-                first.call("waitEvent", "transportClosed", {}, 45_000)
+                first.call("waitEvent", "transportClosed", {}, 20_000)
                 second.call("waitEvent", "producerClosed", {}, 5_000)
                 assert second.call("request", "listProducers")["producers"] == []
                 figures = server.gauges()

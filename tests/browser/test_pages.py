@@ -341,7 +341,8 @@ def test_phone(visit: Visit, room: str) -> None:
 
 def test_server_comes_back(visit: Visit) -> None:
     """People in the call are told, and are in it again without a click; one who came meanwhile gets in, too."""
-    with running_server() as server:
+    # Long enough for the pages to find their media gone before they give up their place in the room.
+    with running_server("--resume-grace", "7") as server:
         url = f"{server.url}/room/lasting"
         ann, bob = call_of_two(visit, url)
         cleo = visit(url)

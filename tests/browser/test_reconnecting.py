@@ -7,10 +7,17 @@ import pytest
 
 from tests.browser.conftest import OpenPage
 from tests.browser.users import SMALL, User, connect
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 from tests.support.tcp_proxy import TcpProxy, running_tcp_proxy
 
 PARKED = "trio_sfu_resumption_parked_total"
+
+
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[Server]:
+    """Pings soon: a page whose connection is cut between two polls is not missed before the next ping's time is up."""
+    with running_server("--ping-interval", "2", "--ping-timeout", "4") as server:
+        yield server
 
 
 @pytest.fixture

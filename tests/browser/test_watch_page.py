@@ -137,8 +137,7 @@ def test_a_server_without_live_streams_says_so(visit: Visit) -> None:
 
 
 def test_stream_that_is_on_already(visit: Visit, stream: Served) -> None:
-    stream.origin.go_live()
-    stream.origin.wait_segments(3)
+    stream.origin.go_live(since=3)
     viewer = open_watch_page(visit, stream)
     viewer.is_live()
 
@@ -179,8 +178,7 @@ def test_end_and_the_next_stream(viewer: Viewer, stream: Served) -> None:
 
 
 def test_stream_that_ended_before(visit: Visit, stream: Served) -> None:
-    stream.origin.go_live()
-    stream.origin.wait_segments(1)
+    stream.origin.go_live(since=1)
     stream.origin.end()
     viewer = open_watch_page(visit, stream)
     viewer.is_in_state("ended", "The stream has ended")
@@ -282,8 +280,7 @@ def test_pausing_and_going_live(viewer: Viewer, stream: Served) -> None:
 
 def test_going_back(visit: Visit, stream: Served) -> None:
     """The last minute can be seen again; a player that was sent back stays there."""
-    stream.origin.go_live()
-    stream.origin.wait_segments(8)
+    stream.origin.go_live(since=8)
     viewer = open_watch_page(visit, stream)
     viewer.is_live()
     position = viewer.get("position")
@@ -298,8 +295,7 @@ def test_going_back(visit: Visit, stream: Served) -> None:
 
 
 def test_end_while_behind_is_played_out(visit: Visit, stream: Served) -> None:
-    stream.origin.go_live()
-    stream.origin.wait_segments(6)
+    stream.origin.go_live(since=6)
     viewer = open_watch_page(visit, stream)
     viewer.is_live()
     viewer.get("position").fill("-4")

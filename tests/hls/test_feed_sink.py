@@ -57,7 +57,7 @@ def test_packets_as_the_consumer_numbers_them() -> None:
     consumer = scene.call.consume(scene.viewer, producer)
     scene.call.pass_time(0.1)
     scene.sender.feed(video(5, key=True), video(6), video(7))
-    first = consumer._last_number - 2
+    first = consumer._numbers.last - 2
     assert [packet[0] for packet in recorder.packets] == [first + index & 0xFFFF for index in range(3)]
     assert [packet[3] for packet in recorder.packets] == [
         video_payload("5", key=True),

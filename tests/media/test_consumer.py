@@ -43,7 +43,7 @@ class Scene:
         if wait:
             self.call.pass_time(0.06)  # the answer to `consume` has a start
         if first is not None:
-            self.consumer._last_number = first + 0xFFFF
+            self.consumer._numbers.last = first + 0xFFFF
 
     def feed(self, *numbers: int, key: Iterable[int] = ()) -> None:
         """One batch of packets with these numbers."""
@@ -151,7 +151,7 @@ def test_the_floor_goes_away() -> None:
     scene.feed(12, key=[12])
     for number in range(13, 2100):
         scene.feed(number)
-    assert scene.consumer._floor is None
+    assert scene.consumer._numbers.floor is None
     scene.feed(2101, 2100)
     assert scene.texts()[-2:] == [2101, 2100]
 

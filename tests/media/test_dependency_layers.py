@@ -17,7 +17,6 @@ from trio_sfu.wire.dependency_descriptor import (
     DependencyStructure,
     parse_dependency_descriptor,
 )
-from trio_sfu.wire.rtcp import GenericNack
 
 SENDERS = {
     "av1 svc": lambda: DependencySender(),
@@ -127,10 +126,8 @@ def test_frame_numbers_stay_and_what_is_sent_again_is_the_same() -> None:
     scene.run(16)
     numbers = [each.frame_number for each in scene.descriptors()]
     assert all(0 <= after - before & 0xFFFF <= 12 for before, after in pairwise(numbers))
-    assert scene.consumer.rtx_ssrc is not None
     for packet in scene.sent()[-20:]:
-        scene.viewer.feed_rtcp(GenericNack(1, scene.consumer.ssrc, (packet.sequence_number,)))
-        again = scene.viewer.sink.of(scene.consumer.rtx_ssrc)[-1]
+        again = scene.viewer.ask_again(scene.consumer, packet)
         assert again.payload[2:] == packet.payload
         assert again.marker == packet.marker
         assert again.extensions[DEPENDENCY_DESCRIPTOR_ID] == packet.extensions[DEPENDENCY_DESCRIPTOR_ID]

@@ -13,7 +13,6 @@ from tests.support.media_core import FakeSession, Sent, rtp, rtx
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.layer_view import may_cross, next_step
-from trio_sfu.wire.rtcp import GenericNack
 from trio_sfu.wire.vp8 import parse_vp8
 from trio_sfu.wire.vp9 import parse_vp9
 
@@ -230,10 +229,8 @@ def test_what_a_view_sent_is_sent_again_after_it_was_left() -> None:
     scene.consumer.set_preferred_layers(EVERYTHING)
     scene.run(12)
     assert scene.told[-1] == Layers(0, 2)
-    assert scene.consumer.rtx_ssrc is not None
     for packet in (*by_view, *scene.sent()[-2:]):
-        scene.viewer.feed_rtcp(GenericNack(1, scene.consumer.ssrc, (packet.sequence_number,)))
-        again = scene.viewer.sink.of(scene.consumer.rtx_ssrc)[-1]
+        again = scene.viewer.ask_again(scene.consumer, packet)
         assert again.payload == packet.sequence_number.to_bytes(2, "big") + packet.payload
         assert again.timestamp == packet.timestamp
 

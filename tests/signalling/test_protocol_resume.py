@@ -110,6 +110,10 @@ async def _close_session(client: SocketIOClient) -> None:
     await client.send_raw("1")
 
 
+async def _poll_twice(client: SocketIOClient) -> None:
+    await client.engine.poll_again()
+
+
 async def _leave_namespace(client: SocketIOClient) -> None:
     await client.send_raw("41")
 
@@ -127,6 +131,7 @@ async def _break_the_protocol(client: SocketIOClient) -> None:
         ("polling", _reset),
         ("websocket", _close_without_code),
         ("polling", _close_session),
+        ("polling", _poll_twice),
     ],
 )
 async def test_a_lost_socket_is_not_the_end(transport: Any, lose: Leave, caplog: pytest.LogCaptureFixture) -> None:

@@ -93,7 +93,7 @@ class DependencySender(LayeredSender):
         kind = 0 if key else (1, 3, 2, 4)[since]  # of the five templates of each spatial layer
         assert self.structure.templates[kind].temporal == PATTERN[since]
         packets = []
-        for spatial in range(self.spatial_layers):
+        for spatial in self._present():
             for part in range(self.parts):
                 first, last = part == 0, part == self.parts - 1
                 value = descriptor(
@@ -113,9 +113,6 @@ class DependencySender(LayeredSender):
             self.frame_number = self.frame_number + 1 & 0xFFFF
         self.tick += 1
         return packets
-
-    def _ends(self, spatial: int) -> bool:
-        return spatial == self.spatial_layers - 1
 
 
 def _wide_rtp(number: int, timestamp: int, marker: bool, value: bytes, payload: bytes) -> bytes:

@@ -55,6 +55,10 @@ class LayeredSender:
     key_tick: int = 0
     key_wanted: bool = True
     requests: int = 0
+    left_out: frozenset[int] = frozenset()
+    """Spatial layers that the next pictures do not have: for want of bits, as Chromium's encoders do."""
+    ends_said: bool = True
+    """Whether such a picture has a marker all the same (AV1), or not where the highest layer is left out (VP9)."""
 
     def __post_init__(self) -> None:
         self.session: FakeSession = self.call.session()
@@ -83,19 +87,25 @@ class LayeredSender:
             self.tl0 = self.tl0 + 1 & 0xFF
         sync = (self.tick - self.key_tick) % 4 in (1, 2)
         packets = []
-        for spatial in range(self.spatial_layers):
+        for spatial in self._present():
             for part in range(self.parts):
                 first, last = part == 0, part == self.parts - 1
                 descriptor = self._vp8(key, temporal, sync, first)
                 if self.codec == "VP9":
                     descriptor = self._vp9(key, temporal, spatial, sync, first, last)
                 payload = descriptor + f"|{self.tick}.{spatial}.{part}".encode()
-                marker = last and spatial == self.spatial_layers - 1
+                marker = last and self._ends(spatial)
                 packets.append(rtp(SSRC, self.number, 3000 * self.tick, marker=marker, payload=payload))
                 self.number = self.number + 1 & 0xFFFF
         self.picture_id = self.picture_id + 1 & 0x7FFF
         self.tick += 1
         return packets
+
+    def _present(self) -> list[int]:
+        return [spatial for spatial in range(self.spatial_layers) if spatial not in self.left_out]
+
+    def _ends(self, spatial: int) -> bool:
+        return spatial == (self._present()[-1] if self.ends_said else self.spatial_layers - 1)
 
     def _vp8(self, key: bool, temporal: int, sync: bool, first: bool) -> bytes:
         ids = (0x8000 | self.picture_id).to_bytes(2, "big") + bytes((self.tl0, temporal << 6 | sync << 5))

@@ -64,6 +64,7 @@ class VideoSender:
         self.key_wanted = set(range(len(rates)))
         self.requests: list[int] = []
         self.silent = False
+        self.keyframe = _KEYFRAME
         self._numbers = [0] * len(rates)
         self._ticks = 0
 
@@ -75,7 +76,7 @@ class VideoSender:
         for index, rate in enumerate(self.rates):
             key = index in self.key_wanted
             self.key_wanted.discard(index)
-            size = round(rate * _FRAME / 8) * (_KEYFRAME if key else 1)
+            size = round(rate * _FRAME / 8) * (self.keyframe if key else 1)
             packets = []
             for at in range(0, size, _PACKET):
                 head = bytes((0x10 if at == 0 else 0x00, 0x00 if key else 0x01, index))

@@ -36,7 +36,7 @@ from trio_sfu.media.parameters import RtpCapabilities, RtpParameters
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.router import Router
 from trio_sfu.media.rtp_session import RtpSession
-from trio_sfu.wire.rtcp import RtcpPacket, parse_compound
+from trio_sfu.wire.rtcp import GenericNack, RtcpPacket, parse_compound
 from trio_sfu.wire.rtp import parse_rtp
 
 __all__ = ["Call", "FakeSession", "FakeSink", "Sent", "audio", "rtp", "rtx", "video", "video_payload"]
@@ -156,6 +156,14 @@ class FakeSession:
 
     def feed_rtcp(self, *packets: RtcpPacket) -> None:
         self.session.receive_rtcp(b"".join(packet.to_bytes() for packet in packets), self.call.now)
+
+    def ask_again(self, consumer: Consumer, packet: Sent) -> Sent:
+        """NACK a packet of ``consumer``; what is sent again for it."""
+        assert consumer.rtx_ssrc is not None
+        before = len(self.sink.of(consumer.rtx_ssrc))
+        self.feed_rtcp(GenericNack(1, consumer.ssrc, (packet.sequence_number,)))
+        (again,) = self.sink.of(consumer.rtx_ssrc)[before:]
+        return again
 
     def close(self) -> None:
         self.session.close()

@@ -60,6 +60,14 @@ class EngineClient:
         if answer.status != 200:
             raise ClientClosed(answer.text)
 
+    async def poll_again(self) -> None:
+        """Poll on another connection, as browsers do whose first one was reset, until the server refuses."""
+        target = f"{self._path}?EIO=4&transport=polling&sid={self.handshake['sid']}"
+        with trio.fail_after(10):
+            async with connect_http(self._url, tls=self._tls) as http:
+                while (await http.request("GET", target)).status == 200:
+                    pass
+
     def cut(self, *, reset: bool) -> None:
         """End the TCP connection as a process does that dies, or (``reset``) a machine: without another byte."""
         assert isinstance(self._stream, trio.SocketStream)

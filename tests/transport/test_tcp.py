@@ -342,7 +342,8 @@ NOT_WELCOME: list[tuple[str, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "data"), NOT_WELCOME)
+# Transaction ids are random, and tests that run two at a time must be called the same in both processes.
+@pytest.mark.parametrize(("reason", "data"), NOT_WELCOME, ids=map(str, range(len(NOT_WELCOME))))
 async def test_strangers_are_turned_away(reason: str, data: bytes) -> None:
     async with server(limits=TcpLimits(stranger_seconds=0.1)) as (made, counters):
         transport = await made.transport()

@@ -6,9 +6,7 @@ the consumer's sequence numbers and timestamps, and a retransmission finds its w
 """
 
 from collections.abc import Callable
-from itertools import compress
 from math import inf
-from operator import not_
 from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.capabilities import (
@@ -16,13 +14,13 @@ from trio_sfu.media.capabilities import (
     MID_URI,
     TRANSPORT_CC_URI,
 )
-from trio_sfu.media.frame_mark import EVERYTHING, FrameIds, Layers
+from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.layer_view import LayerView, may_cross, next_step
-from trio_sfu.media.layers import step_at_switch
-from trio_sfu.media.packet import Batch, Packet, Stamp, shift_ids, shifted
+from trio_sfu.media.outgoing_numbers import OutgoingNumbers
+from trio_sfu.media.packet import Batch, Packet, Stamp, shift_ids
 from trio_sfu.media.parameters import MediaKind, RtpParameters
 from trio_sfu.media.rates import Rates
-from trio_sfu.media.retransmitter import Retransmitter, Stretch
+from trio_sfu.media.retransmitter import Retransmitter
 from trio_sfu.media.score import BEST, StreamScore
 from trio_sfu.wire.rtcp import ReportBlock, SenderReport
 
@@ -46,7 +44,6 @@ _MAX_REPEATS: Final = 3
 # How long a consumer that is to go over to other layers of its stream waits for packets that are missing.
 _CROSS_SECONDS: Final = 0.25
 _HASTEN_SECONDS: Final = 2.0
-_MOST_MISSING: Final = 256
 
 
 class Consumer:
@@ -57,29 +54,22 @@ class Consumer:
         "_begin_at",
         "_ceiling",
         "_cross_by",
-        "_finishing",
-        "_floor",
-        "_last_ids",
-        "_last_number",
+        "_ending",
         "_last_sent",
-        "_last_timestamp",
         "_layers",
         "_needs_keyframe",
         "_next_view",
+        "_numbers",
         "_on_sent",
-        "_picture_offset",
+        "_pacer",
         "_repeats",
         "_report_sent",
         "_retransmitter",
         "_same_clock",
-        "_sequence_offset",
         "_session",
         "_stamp",
         "_started",
         "_synchronised",
-        "_timestamp_lag",
-        "_timestamp_offset",
-        "_tl0_offset",
         "_told",
         "_told_scores",
         "_traffic",
@@ -147,6 +137,8 @@ class Consumer:
         self.counted: Final = self._stamp.counts == 1
         """Whether its packets have transport-wide sequence numbers."""
         self._on_sent: Final = session.on_sent_of(self)
+        bandwidth = session.bandwidth
+        self._pacer: Final = bandwidth.pacer if bandwidth is not None and producer.has_keyframes else None
         self._needs_keyframe: Final = producer.has_keyframes
         # Owned
         self.on_layers_change: Callable[[Layers | None], None] | None = None
@@ -157,7 +149,7 @@ class Consumer:
         self.granted: Layers | None = EVERYTHING
         """What there is bandwidth for, be there time for it or not."""
         self._ceiling: Layers | None = EVERYTHING  # by the server's load
-        self._finishing: int | None = None  # timestamp of the frame whose rest goes out all the same
+        self._ending = False  # the rest of the frame that has begun goes out all the same
         self._told: Layers | None = Layers(0, 0) if producer.type == "simple" else None
         self.paused = paused
         self.closed = False
@@ -175,15 +167,7 @@ class Consumer:
         self._began_at = float("-inf")
         self._repeats = 0
         self._begin_at = session.now() + (_ANSWER_SECONDS if session.sink is not None else 0.0)
-        self._sequence_offset = 0
-        self._timestamp_offset = 0
-        self._timestamp_lag = 0  # how much of the offset is not the clocks' difference
-        self._picture_offset = 0
-        self._tl0_offset = 0
-        self._last_ids: FrameIds | None = None
-        self._floor: int | None = None
-        self._last_number = first_sequence_number + 0xFFFF  # extended: it does not wrap
-        self._last_timestamp = 0
+        self._numbers: Final = OutgoingNumbers(first_sequence_number)
         self._last_sent: float | None = None
         self._retransmitter: Final = (
             Retransmitter(session, _stamp(self.rtx_ssrc, rtp_parameters.mid, ids), rtp_parameters, self._on_sent)
@@ -250,9 +234,15 @@ class Consumer:
         self._stop()
 
     def _stop(self) -> None:
-        self._synchronised = False
+        self._desynchronise()
         self._stop_crossing()
         self.tell_layers(self._session.now())
+
+    def _desynchronise(self) -> None:
+        """Send nothing until the next keyframe, nor what waits to be sent."""
+        self._synchronised = self._ending = False
+        if self._pacer is not None:
+            self._pacer.drop(self)
 
     def resume(self) -> None:
         """Go on, with a keyframe."""
@@ -263,7 +253,7 @@ class Consumer:
 
     def restart(self, now: float) -> None:
         """Begin anew: after a resume on either side, or when the transport has just been connected."""
-        self._synchronised = False
+        self._desynchronise()
         self._started = now
         self._begin_at = now
         self._repeats = 0
@@ -291,7 +281,7 @@ class Consumer:
         """Whether ``packet`` is from before what has gone out last: timestamps must not go back."""
         if stream is not self.stream or not self._same_clock:
             return False
-        return self._last_timestamp - packet.timestamp - self._timestamp_offset & 0xFFFFFFFF < 0x80000000
+        return self._numbers.is_past(packet)
 
     def _prepare(self, now: float) -> None:
         """See to it that there is a keyframe when the consumer begins, be it still paused or not connected."""
@@ -403,18 +393,14 @@ class Consumer:
 
     def cross(self, packet: Packet, now: float) -> None:
         """Go over: ``packet`` and what comes after it comes by another view."""
+        self._flush(now)
         step, stream = self._step(), self.stream
         assert step is not None
         assert stream is not None
         before, view = self._view, stream.view(step[1], from_now=True)
         assert before is not None
         # What the old view has before this packet, and did not come in time to go out, keeps its numbers.
-        number, picture_id = before.entry(packet)
-        missing = number + self._sequence_offset - self._last_number - 1 & 0xFFFF
-        if missing < _MOST_MISSING:
-            self._last_number += missing
-            if picture_id is not None and self._last_ids is not None:
-                self._last_ids = self._last_ids._replace(picture_id=picture_id + self._picture_offset - 1 & 0x7FFF)
+        self._numbers.keep_missing(*before.entry(packet))
         number, picture_id = view.entry(packet)
         self._move_to(view)
         self._begin_stretch(view, number, picture_id if view.closes_picture_ids else None)
@@ -463,10 +449,12 @@ class Consumer:
         """
         if ceiling == self._ceiling:
             return
-        if ceiling is None and self._synchronised and self._last_sent is not None:
-            self._finishing = self._last_timestamp - self._timestamp_offset & 0xFFFFFFFF
         self._ceiling = ceiling
+        begun = ceiling is None and self._synchronised
+        if begun:
+            self._flush(self._session.now())
         self._apply(_lower(self.granted, ceiling), at_once=False)
+        self._ending = begun
 
     def _apply(self, limit: Layers | None, *, at_once: bool) -> None:
         now = self._session.now()
@@ -478,7 +466,6 @@ class Consumer:
         if limit is None:
             self._stop()
             return
-        self._finishing = None
         self.producer.choose_for(self, now, lasted=True)
         if at_once:
             self._quit_old(now)
@@ -491,7 +478,7 @@ class Consumer:
         if self._next_view is None or self._view is None or not self._synchronised:
             return
         if self._next_view.stream.index < self._view.stream.index:
-            self._synchronised = False
+            self._desynchronise()
             _give_up(self._view, self)
             if self._retransmitter is not None:
                 self._retransmitter.forget()  # what is missing would come too late to be of use
@@ -531,7 +518,7 @@ class Consumer:
     def on_restart(self, stream: "IncomingStream") -> None:
         """The sender of ``stream`` has begun anew: go on at its next keyframe, on another clock."""
         if stream is self.stream:
-            self._synchronised = False
+            self._desynchronise()
             self._same_clock = False
             self._stop_crossing()
             if self._retransmitter is not None:
@@ -542,6 +529,7 @@ class Consumer:
         if self.closed:
             return
         self.closed = True
+        self._desynchronise()
         self._stop_crossing()
         for view in (self._view, self._next_view):
             if view is not None:
@@ -559,10 +547,9 @@ class Consumer:
 
     def forward(self, view: LayerView, batch: Batch, now: float) -> None:
         """Send the packets of ``batch`` that came by ``view``."""
-        sink = self._session.sink
-        if sink is None or self.paused or self.limit is None:
-            rest = self._leave_out(view, batch) if self._ceiling is None and sink is not None else None
-            if rest is None or sink is None:
+        if self._session.sink is None or self.paused or self.limit is None:
+            rest = self._rest_of_frame(view, batch)
+            if rest is None:
                 return
             batch = rest
         elif view is not self._view or not self._synchronised:
@@ -570,22 +557,38 @@ class Consumer:
             if begun is None:
                 return
             batch = begun
-        if self._floor is not None:
-            above = self._above_floor(batch)
+        numbers = self._numbers
+        if numbers.floor is not None:
+            above = numbers.above_floor(batch)
             if above is None:
                 return
             batch = above
+        pacer = self._pacer
+        if pacer is not None and pacer.rate is not None:
+            pacer.send(self, batch, now)
+        else:
+            self.send(batch, now)
+
+    def _flush(self, now: float) -> None:
+        """Other packets come next than those that wait: these go out before."""
+        if self._pacer is not None:
+            self._pacer.flush(self, now)
+
+    def send(self, batch: Batch, now: float) -> None:
+        """Send what :meth:`forward` has let through, under the consumer's own numbers."""
+        sink = self._session.sink
+        if sink is None:
+            return
         # By position, and each value looked up once: this runs for every consumer of every batch.
         layout = batch.layout(sink.overhead)
         start = sink.reserve(len(layout[0]))
-        sequence_offset = self._sequence_offset
-        timestamp_offset = self._timestamp_offset
+        numbers = self._numbers
         first_sequence = sink.transport_sequence
         sink.transport_sequence = self._stamp.write(
-            sink.arena, start, layout, sequence_offset, timestamp_offset, first_sequence, now
+            sink.arena, start, layout, numbers.sequence_offset, numbers.timestamp_offset, first_sequence, now
         )
-        if self._picture_offset or self._tl0_offset:
-            shift_ids(sink.arena, start, layout, batch.packets, self._picture_offset, self._tl0_offset)
+        if numbers.picture_offset or numbers.tl0_offset:
+            shift_ids(sink.arena, start, layout, batch.packets, numbers.picture_offset, numbers.tl0_offset)
         sink.send_rtp(start, batch.sizes, batch.runs)
         octets = batch.octets
         if self._on_sent is not None:
@@ -593,30 +596,15 @@ class Consumer:
         self.packets += batch.count
         self.octets += batch.payload_octets
         self._traffic.rtp_sent += octets
-        newest = batch.newest
-        mark = newest.mark
-        step = newest.sequence_number + sequence_offset - self._last_number & 0xFFFF
-        if step < 0x8000:
-            self._last_number += step
-            self._last_timestamp = newest.timestamp + timestamp_offset & 0xFFFFFFFF
-            if mark is not None and mark.ids is not None:
-                self._last_ids = shifted(mark.ids, self._picture_offset, self._tl0_offset)
+        numbers.advance(batch)
         self._last_sent = now
 
-    def _leave_out(self, view: LayerView, batch: Batch) -> Batch | None:
-        """What is to be sent of ``batch`` all the same, since the server leaves out whole frames only; counts them."""
-        if self.paused or self.granted is None or view is not self._view:
+    def _rest_of_frame(self, view: LayerView, batch: Batch) -> Batch | None:
+        """What goes out of ``batch`` though nothing is to go out any more, see :meth:`set_ceiling`."""
+        if not self._ending or view is not self._view:
             return None
-        left_out, rest = batch.packets, list[Packet]()
-        finishing = self._finishing
-        if finishing is not None:
-            newer = [0 < packet.timestamp - finishing & 0xFFFFFFFF < 0x80000000 for packet in batch.packets]
-            if not any(newer):
-                return batch
-            self._finishing = None
-            left_out = list(compress(batch.packets, newer))
-            rest = list(compress(batch.packets, map(not_, newer)))
-        self._session.overload.frames_left_out += sum(packet.head >> 7 & 1 for packet in left_out)
+        rest = [packet for packet in batch.packets if self._numbers.is_past(packet)]
+        self._ending = len(rest) == batch.count
         return Batch(rest) if rest else None
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
@@ -629,6 +617,7 @@ class Consumer:
             # The request may have been given up while the source was silent.
             self.producer.request_keyframe(stream, now, urgent=not self._shows_something(now))
             return None
+        self._flush(now)
         before = self.stream
         if view is self._next_view:
             self._next_view = None
@@ -640,10 +629,10 @@ class Consumer:
             self._began_at = now
         first = batch.packets[index]
         if self._last_sent is not None and not (before is stream and knew_clock):
-            self._go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
+            self._numbers.go_on_from(before if knew_clock else None, stream, first.timestamp, now - self._last_sent)
         ids = first.mark.ids if first.mark is not None else None
-        if ids is not None and self._last_ids is not None and first.keyframe:
-            self._tl0_offset = self._last_ids.tl0_pic_idx + 1 - ids.tl0_pic_idx & 0xFF
+        if ids is not None and first.keyframe:
+            self._numbers.go_on_with_keyframe(ids)
         self._begin_stretch(view, first.sequence_number, ids.picture_id if ids is not None else None)
         self.tell_layers(now)
         if self._step() is not None:
@@ -652,68 +641,9 @@ class Consumer:
 
     def _begin_stretch(self, view: LayerView, number: int, picture_id: int | None) -> None:
         """Let the packet ``number`` of ``view`` be the next one, and the picture of that id, where it is given."""
-        self._floor = number
-        self._sequence_offset = self._last_number + 1 - number & 0xFFFF
-        if picture_id is not None and self._last_ids is not None:
-            self._picture_offset = self._last_ids.picture_id + 1 - picture_id & 0x7FFF
+        stretch = self._numbers.begin(view, number, picture_id)
         if self._retransmitter is not None:
-            self._retransmitter.begin_stretch(
-                Stretch(
-                    self._last_number + 1,
-                    self._sequence_offset,
-                    self._timestamp_offset,
-                    self._picture_offset,
-                    self._tl0_offset,
-                    view,
-                )
-            )
-
-    def _go_on_from(
-        self, before: "IncomingStream | None", stream: "IncomingStream", first: int, elapsed: float
-    ) -> None:
-        """Find the timestamp offset for another clock, on which ``stream`` begins with the timestamp ``first``.
-
-        Exact by the sender's reports on both streams. The new stream's keyframe may show an earlier moment than what
-        went out last; timestamps do not go back, so it lags then, until the next change. Without reports: as much
-        later as the time that has passed.
-        """
-        last = self._last_timestamp
-        step = None
-        if (
-            before is not None
-            and before.clock_rate == stream.clock_rate
-            and before.sender_report is not None
-            and stream.sender_report is not None
-        ):
-            step = step_at_switch(
-                before.sender_report[0],
-                stream.sender_report[0],
-                last=last - self._timestamp_offset + self._timestamp_lag,
-                first=first,
-                clock_rate=stream.clock_rate,
-                elapsed=elapsed,
-            )
-        self._timestamp_lag = 0 if step is None else max(0, 1 - step)
-        if step is None:
-            step = round(elapsed * stream.clock_rate)
-        self._timestamp_offset = last + max(1, step) - first
-
-    def _above_floor(self, batch: Batch) -> Batch | None:
-        """``batch`` without packets from before the one that the current stretch began with.
-
-        Their numbers would be those of packets sent before. Late ones are possible for a short while only.
-        """
-        floor = self._floor
-        assert floor is not None
-        if 2048 <= batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
-            self._floor = None
-            return batch
-        if batch.count == 1 and batch.newest.sequence_number - floor & 0xFFFF < 0x8000:
-            return batch
-        kept = [packet for packet in batch.packets if packet.sequence_number - floor & 0xFFFF < 0x8000]
-        if len(kept) == len(batch.packets):
-            return batch
-        return Batch(kept) if kept else None
+            self._retransmitter.begin_stretch(stretch)
 
     # -- RTCP from the consuming side ---
 
@@ -727,13 +657,16 @@ class Consumer:
         self.packets_nacked += len(lost)
         silent = self.paused or self.limit is None or (self.kind == "video" and self._session.overload.strained)
         if self._retransmitter is not None and self._session.sink is not None and not silent:
-            self._retransmitter.answer(lost, self._last_number, self.round_trip, now)
+            self._retransmitter.answer(lost, self._numbers.last, self.round_trip, now)
 
     def probe(self, octets: int, now: float) -> int:
         """Send about so much again to probe the path, see :meth:`Retransmitter.probe`; returns what has been sent."""
-        if self._retransmitter is None or not self.active or not self._synchronised or self._session.overload.strained:
+        overload = self._session.overload
+        if self._retransmitter is None or not self.active or not self._synchronised:
             return 0
-        return self._retransmitter.probe(octets, self._last_number, now)
+        if overload.strained or overload.overloaded:
+            return 0
+        return self._retransmitter.probe(octets, self._numbers.last, now)
 
     def on_keyframe_request(self, now: float) -> None:
         """The receiver's PLI or FIR.
@@ -755,7 +688,7 @@ class Consumer:
             group = view.recent_group(now) if view is not None and self._repeats < _MAX_REPEATS else None
             if view is not None and group is not None:
                 self._repeats += 1
-                self._synchronised = False
+                self._desynchronise()
                 self.forward(view, group, now)
                 return
         self.request_key_frame(urgent=now - self._started < _FRESH_SECONDS)
@@ -791,12 +724,12 @@ class Consumer:
             report, arrived = stream.sender_report
             elapsed = now - arrived
             ntp = report.ntp_time + int(elapsed * 4294967296)
-            timestamp = report.rtp_timestamp + round(elapsed * stream.clock_rate) + self._timestamp_offset
+            timestamp = report.rtp_timestamp + round(elapsed * stream.clock_rate) + self._numbers.timestamp_offset
         elif now - self._started < 2.0:
             return None  # the producer's first report is better than our guess
         else:
             ntp = int(ntp_now * 4294967296)
-            timestamp = self._last_timestamp + round((now - self._last_sent) * stream.clock_rate)
+            timestamp = self._numbers.last_timestamp + round((now - self._last_sent) * stream.clock_rate)
         ntp &= 0xFFFFFFFFFFFFFFFF
         self._report_sent[ntp >> 16 & 0xFFFFFFFF] = now
         while len(self._report_sent) > 8:

@@ -213,6 +213,11 @@ class IncomingStream:
         return any(view.consumers for view in self._views)
 
     @property
+    def newest(self) -> int:
+        """The highest sequence number that has come."""
+        return self._newest
+
+    @property
     def pending_count(self) -> int:
         """Packets of the current batch that have been kept and not forwarded yet."""
         return len(self._pending)
@@ -257,25 +262,23 @@ class IncomingStream:
         """The sender has begun anew, with other numbers and timestamps. What it sent before cannot be told apart."""
         self.restarts += 1
         self._newest = number
-        self._restart_number = -1
-        self._pending.clear()
-        self.cache.clear()
         self.sender_report = None
-        for view in self._views:
-            view.restart()
-            for consumer in view.consumers:
-                consumer.on_restart(self)
+        self._forget()
 
     def interrupt(self) -> None:
-        """Nothing comes for some time: what comes next follows on nothing, and nothing before it is asked for."""
+        """Nothing comes for some time, for want of the server's; nothing that came before is asked for any more."""
         self.last_arrival = None
-        self._restart_number = -1
-        self._pending.clear()
-        self.cache.clear()
         if self.nack is not None:
             self.nack.reset()
         if self.keyframes is not None:
             self.keyframes.cancel()
+        self._forget()
+
+    def _forget(self) -> None:
+        """What comes next follows on nothing."""
+        self._restart_number = -1
+        self._pending.clear()
+        self.cache.clear()
         for view in self._views:
             view.restart()
             for consumer in view.consumers:
@@ -364,8 +367,8 @@ class IncomingStream:
         if len(self._views) > 1:
             self._tidy(now)
         if not forward:
-            for view in self._views[1:]:
-                view.restart()  # what it would have to know of the numbers is missing afterwards
+            for view in self._views:
+                view.interrupt()
         if pending and forward:
             if self._crossing:
                 self._forward_crossing(pending, now)
@@ -389,6 +392,8 @@ class IncomingStream:
         before is missing, since it would have to be asked for; after some time all the same, see
         :meth:`Consumer.crosses`.
         """
+        for view in self._views:
+            view.release(now)
         begin = 0
         newest = self._forwarded
         for index, packet in enumerate(packets):

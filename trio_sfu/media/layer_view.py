@@ -3,6 +3,12 @@
 Owned by the :class:`~trio_sfu.media.incoming_stream.IncomingStream`. A view numbers its packets anew, so that what is
 left out makes no holes, and keeps them for retransmission; consumers see packets of views only and shift their numbers
 once more. The view of everything, which most consumers have, changes nothing and costs nothing.
+
+But for one thing, where there are several spatial layers: a receiver decodes a picture when it has the packet with the
+marker. An encoder that runs out of bits may leave layers out of a picture, and Chromium's for VP9 sets the marker
+nowhere then: viewers lose the picture and all that refer to it, up to the next keyframe if it is of the lowest temporal
+layer. So where a lower layer's frame ends without a marker, its last packet waits for the next one, which says whether
+the picture ends there. Nobody could have shown anything earlier.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -32,6 +38,8 @@ class LayerView:
 
     __slots__ = (
         "_announced",
+        "_held",
+        "_held_number",
         "_numbers",
         "_pictures",
         "cache",
@@ -54,6 +62,9 @@ class LayerView:
         self._numbers: SequenceMap | None = None
         self._pictures: PictureMap | None = None
         self._announced = False  # the decode targets that are active
+        self._held: Packet | None = None
+        """The stream's newest packet, under the view's number, while it waits for the one after it."""
+        self._held_number = 0  # the one that it came with
         # Derived
         self.is_whole: Final = layers == EVERYTHING
         # VP8 receivers wait for picture ids that are missing; VP9's references count them (RFC 9628, section 4.2).
@@ -70,9 +81,18 @@ class LayerView:
     def detach(self, consumer: "Consumer") -> None:
         """The opposite."""
         self.consumers = tuple(each for each in self.consumers if each is not consumer)
+        if not self.consumers:
+            self._held = None
+
+    def interrupt(self) -> None:
+        """What comes next is not forwarded."""
+        self._held = None
+        if not self.is_whole:
+            self.restart()  # what it would have to know of the numbers is missing afterwards
 
     def restart(self) -> None:
         """The sender has begun anew, with other numbers."""
+        self._held = None
         self._numbers = self._pictures = None
         self._announced = False
         self.cache.clear()
@@ -83,10 +103,26 @@ class LayerView:
         A consumer in whose handling a bug shows is told, and the others get their packets all the same.
         """
         if not self.is_whole:
-            packets = self.take(batch.packets)
-            if not packets:
-                return
-            batch = Batch(packets)
+            self._give(self.take(batch.packets), now)
+        elif self.stream.top.spatial:
+            packets = self._with_ends(batch.packets)
+            if packets == batch.packets:
+                self._hand_out(batch, now)
+            else:
+                self._give(packets, now)
+        else:
+            self._hand_out(batch, now)
+
+    def release(self, now: float) -> None:
+        """Give consumers what waited for a packet that has come; to be called before one of them goes elsewhere."""
+        if self._held is not None:
+            self._give(self._with_ends([]) if self.is_whole else self.take([]), now)
+
+    def _give(self, packets: list[Packet], now: float) -> None:
+        if packets:
+            self._hand_out(Batch(packets), now)
+
+    def _hand_out(self, batch: Batch, now: float) -> None:
         for consumer in self.consumers:
             try:
                 consumer.forward(self, batch, now)
@@ -118,9 +154,9 @@ class LayerView:
         """The view's part of what has come, under the view's numbers; it is kept for retransmission.
 
         A late packet of a layer that is left out leaves its number to an empty one, else the receiver would wait for
-        it.
+        it. The last one may have to wait for what follows, and comes with that.
         """
-        taken: list[Packet] = []
+        taken = self._released()
         if self._numbers is None and packets:
             self._numbers = SequenceMap(packets[0].sequence_number)
         for packet in packets:
@@ -129,7 +165,11 @@ class LayerView:
             if mark is None or self.layers.hold(mark.layers):
                 number = self._numbers.keep(packet.sequence_number)
                 if number is not None:
-                    taken.append(self._renumbered(packet._replace(sequence_number=number)))
+                    kept = self._renumbered(packet._replace(sequence_number=number))
+                    if mark is not None and self._may_end(kept, mark):
+                        taken += self._judged(kept, packet.sequence_number)
+                    else:
+                        taken.append(kept)
                 continue
             pictures = self._pictures_of(mark)
             if pictures is not None and mark.ids is not None:
@@ -140,6 +180,45 @@ class LayerView:
         for packet in taken:
             self.cache.add(packet)
         return taken
+
+    def _with_ends(self, packets: list[Packet]) -> list[Packet]:
+        """Of a view of everything: what has come, and each picture's last packet with the marker."""
+        taken = self._released()
+        for packet in packets:
+            mark = packet.mark
+            if mark is not None and self._may_end(packet, mark):
+                taken += self._judged(packet, packet.sequence_number)
+            else:
+                taken.append(packet)
+        return taken
+
+    def _may_end(self, packet: Packet, mark: FrameMark) -> bool:
+        """Whether only the packet after it tells that this is the last of its picture, as far as the view has it."""
+        return (
+            mark.ends_frame
+            and not packet.head & _MARKER
+            and mark.layers.spatial < min(self.layers.spatial, self.stream.top.spatial)
+        )
+
+    def _judged(self, packet: Packet, number: int) -> list[Packet]:
+        """The packet that came under ``number``, with the marker if it needs it; nothing while that is not known."""
+        following = self.stream.cache.get(number + 1 & 0xFFFF)
+        if following is None:
+            if number != self.stream.newest:
+                return [packet]  # the one after it is missing
+            self._held, self._held_number = packet, number
+            return []
+        mark = following.mark
+        if following.timestamp != packet.timestamp or (mark is not None and mark.layers.spatial > self.layers.spatial):
+            packet = packet._replace(head=packet.head | _MARKER)
+            if self.is_whole:
+                self.cache.replace(packet)
+        return [packet]
+
+    def _released(self) -> list[Packet]:
+        """What was held, if it need not be any longer."""
+        held, self._held = self._held, None
+        return self._judged(held, self._held_number) if held is not None else []
 
     def _pictures_of(self, mark: FrameMark) -> PictureMap | None:
         """The numbering of pictures, where there is any to keep without holes."""
@@ -187,6 +266,8 @@ class LayerView:
         if keyframes is None or now - keyframes.last_keyframe > _REPLAY_SECONDS:
             return None
         group = self.cache.since_keyframe(newest=self.stream.pending_count if self.is_whole else 0)
+        if self._held is not None:
+            group = [packet for packet in group if packet is not self._held]  # it comes by itself, and never twice
         if not group or sum(packet.size for packet in group) > _REPLAY_OCTETS:
             return None
         return Batch(group)

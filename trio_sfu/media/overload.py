@@ -8,9 +8,9 @@ A queue that empties now and then is a burst; one that never does has more comin
 it grows by half a second a second, half of what comes is served.
 """
 
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
-__all__ = ["LATE_SECONDS", "Change", "Overload"]
+__all__ = ["LATE_SECONDS", "Overload"]
 
 LATE_SECONDS: Final = 0.05
 """What has waited this long is late."""
@@ -33,150 +33,121 @@ _FAILED_SECONDS: Final = 10.0  # a cut this soon after a rise is the rise's faul
 _MOST_BACK_OFF: Final = 30.0
 
 
-class Change(NamedTuple):
-    """An episode of overload has begun, or ended after so many seconds. ``late``: seconds behind now."""
-
-    began: bool
-    late: float
-    seconds: float
-
-
 class Overload:
-    """``calm`` → ``strained`` (no repairs, no probes) → ``overloaded`` (:attr:`keep` says how much video is left) →
-    ``calm``, when all video has come back.
-
-    Down by as much as is too much, once 0.2 s have shown it; up after a second without lateness, as far as the CPU time
-    used promises that it will fit, with a back-off of 2 to 30 s after a rise that failed.
-    """
+    """Down by as much as is too much, once 0.2 s have shown it; up after a second without lateness, as far as the CPU
+    time used promises that it will fit, with a back-off of 2 to 30 s after a rise that failed."""
 
     __slots__ = (
         "_back_off",
-        "_calm_since",
         "_capacity",
-        "_episode_began",
+        "_late_at",
         "_late_since",
         "_load",
         "_lost",
         "_mark",
         "_rose_at",
-        "_seen",
+        "_updated_at",
         "_window",
         "episodes",
-        "frames_left_out",
         "keep",
         "late",
         "seconds",
-        "state",
         "strained",
     )
 
     def __init__(self) -> None:
-        self.state: Literal["calm", "strained", "overloaded"] = "calm"
-        self.strained = False
-        """Whether neither repairs nor probes are sent: not calm."""
         self.keep = 1.0
         """How much of the video is sent on, 0.0 to 1.0. Sound always is."""
+        self.strained = False
+        """Whether lateness lasts, or has less than a second ago: no repairs of video."""
         self.late = 0.0
         """The latest lateness, in seconds."""
         self.episodes = 0
+        """How often video began to be left out."""
         self.seconds = 0.0
-        """Spent overloaded, in all episodes."""
-        self.frames_left_out = 0
-        """Frames that somebody would have been sent; consumers count them."""
-        self._episode_began = 0.0
-        self._seen: tuple[float, float] | None = None  # time and CPU time of the last update
+        """In which video was left out, in all episodes."""
+        self._updated_at = 0.0
         self._late_since: float | None = None
-        self._calm_since = float("-inf")
+        self._late_at = float("-inf")  # when lateness lasted, the last time
         self._mark = (0.0, 0.0, 0.0)  # time, lateness, and CPU time: what is grown and used is measured from here
         self._window = (0.0, 0.0)  # time and CPU time that the load is measured from
-        self._load = 0.0
-        self._lost = 0.0
+        self._load = 0.0  # CPU time a second
         self._capacity = 1.0  # the load where there was lateness: below 1 where others use the core, too
-        self._rose_at = float("-inf")
+        self._lost = 0.0
+        self._rose_at = float("-inf")  # since the last cut
         self._back_off = _CALM_SECONDS
 
-    def update(self, late: float, cpu: float, now: float, lost: float = 0.0) -> Change | None:
+    @property
+    def overloaded(self) -> bool:
+        """Whether video is left out."""
+        return self.keep < 1.0
+
+    def update(self, late: float, cpu: float, now: float, lost: float = 0.0) -> None:
         """To be called every 20 ms or so.
 
         ``late``: the least time, in seconds, that anything waited since the last call; 0.0 where everything that had
         come was handled at some moment. ``cpu``: the CPU time in seconds that the thread has used so far. ``lost``: the
         share of what has come since the last call that found the queue full. A full queue gets no later.
         """
-        seen, self._seen = self._seen, (now, cpu)
         self.late = late
         self._lost += (lost - self._lost) * _LOST_WEIGHT
-        if seen is None:
-            self._window = self._seen
-            self._calm_since = now
-            return None
-        passed = max(0.0, now - seen[0])
-        if self.state == "overloaded":
+        if self.overloaded:
+            passed = now - self._updated_at
             self.seconds += passed
             self._capacity = min(1.0, self._capacity + passed / _RECOVERY_SECONDS)
+        self._updated_at = now
         since, used = self._window
         if now - since >= _WINDOW_SECONDS:
-            self._load = min(1.0, max(0.0, cpu - used) / (now - since))
-            self._window = self._seen
+            self._load = min(1.0, (cpu - used) / (now - since))
+            self._window = (now, cpu)
         if late >= LATE_SECONDS:
-            return self._on_late(late, cpu, now)
-        self._late_since = None
-        return self._on_time(now)
+            self._on_late(cpu, now)
+        else:
+            self._late_since = None
+            self._on_time(now)
 
     # -- down ---
 
-    def _on_late(self, late: float, cpu: float, now: float) -> Change | None:
+    def _on_late(self, cpu: float, now: float) -> None:
+        late, settled = self.late, _SETTLE_SECONDS if self.overloaded else _OVERLOADED_SECONDS
         if self._late_since is None:
             self._late_since = now
-            if self.state != "overloaded" or now - self._mark[0] >= _SETTLE_SECONDS:
+            if not self.overloaded or now - self._mark[0] >= settled:
                 self._mark = (now, late, cpu)
         lasted = now - self._late_since
         if lasted < _STRAINED_SECONDS:
-            return None  # a burst, more likely than not
-        self._calm_since = now
-        if self.state == "calm":
-            self.state, self.strained = "strained", True
+            return  # a burst, more likely than not
+        self.strained = True
+        self._late_at = now
         since, before, used = self._mark
-        settled = _SETTLE_SECONDS if self.state == "overloaded" else _OVERLOADED_SECONDS
         if lasted < _OVERLOADED_SECONDS or now - since < settled:
-            return None
+            return
         self._mark = (now, late, cpu)
         served = (1.0 - (late - before) / (now - since)) * (1.0 - self._lost)
-        if served >= _DRAINING:
-            return None
-        self._capacity = min(1.0, max(0.0, cpu - used) / (now - since))
-        return self._cut(max(_LEAST_SERVED, min(1.0, served)), now)
+        if served < _DRAINING:
+            self._capacity = min(1.0, (cpu - used) / (now - since))
+            self._cut(max(_LEAST_SERVED, min(1.0, served)), now)
 
-    def _cut(self, served: float, now: float) -> Change | None:
+    def _cut(self, served: float, now: float) -> None:
+        if not self.overloaded:
+            self.episodes += 1
         keep = self.keep * served * _AIM
         self.keep = keep if keep >= _LEAST_KEPT else 0.0
-        if now - self._rose_at < _FAILED_SECONDS:
-            self._back_off = min(2 * self._back_off, _MOST_BACK_OFF)
-        elif self._rose_at > float("-inf") or self.state != "overloaded":
-            self._back_off = _CALM_SECONDS
-        self._rose_at = float("-inf")
-        if self.state == "overloaded":
-            return None
-        self.state = "overloaded"
-        self.episodes += 1
-        self._episode_began = now
-        return Change(True, self.late, 0.0)
+        if self._rose_at > float("-inf"):
+            failed = now - self._rose_at < _FAILED_SECONDS
+            self._back_off = min(2 * self._back_off, _MOST_BACK_OFF) if failed else _CALM_SECONDS
+            self._rose_at = float("-inf")
 
     # -- up ---
 
-    def _on_time(self, now: float) -> Change | None:
-        if self.state == "calm" or now - max(self._calm_since, self._rose_at) < _CALM_SECONDS:
-            return None
-        if self.state == "strained":
-            self.state, self.strained = "calm", False
-            return None
-        if now - self._calm_since < self._back_off:
-            return None
+    def _on_time(self, now: float) -> None:
+        if now - self._late_at < _CALM_SECONDS:
+            return
+        self.strained = False
+        if not self.overloaded or now - self._rose_at < _CALM_SECONDS or now - self._late_at < self._back_off:
+            return
         room = min(_MOST_RISE, _RISE_TO * self._capacity / self._load) if self._load > 0.0 else _MOST_RISE
         if self.keep * room < 1.0 and room < _LEAST_RISE:
-            return None
+            return
         self.keep = min(1.0, self.keep * room) if self.keep > 0.0 else _FIRST
         self._rose_at = now
-        if self.keep < 1.0:
-            return None
-        self.state, self.strained = "calm", False
-        return Change(False, self.late, now - self._episode_began)

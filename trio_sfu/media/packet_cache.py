@@ -35,6 +35,17 @@ class PacketCache:
         self._by_number[packet.sequence_number] = packet
         self._order.append(packet)
 
+    def replace(self, packet: Packet) -> None:
+        """Keep ``packet`` instead of its namesake, one of the newest; nothing where that has gone already."""
+        before = self._by_number.get(packet.sequence_number)
+        if before is None:
+            return
+        order = self._order
+        for back in range(1, len(order) + 1):
+            if order[-back] is before:
+                order[-back] = self._by_number[packet.sequence_number] = packet
+                return
+
     def get(self, sequence_number: int) -> Packet | None:
         """The packet that arrived with ``sequence_number``, if it is kept still."""
         return self._by_number.get(sequence_number)

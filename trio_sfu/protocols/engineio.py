@@ -154,12 +154,12 @@ class EngineSession:
 
     def begin_poll(self) -> bool:
         """A GET has come. False: answer 400. Two at a time end the session (the first is answered with
-        CLOSE).
+        CLOSE): a loss, since browsers repeat a GET whose connection was reset before the server knows of that.
         """
         if self.transport != "polling" or self.state == "closed":
             return False
         if self._polling:
-            self.abort("parse error")
+            self.abort("transport error")
             return False
         self._polling = True
         return True

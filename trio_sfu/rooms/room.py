@@ -90,12 +90,13 @@ class RoomMedia:
         endpoint: UdpEndpoint,
         *,
         connect_timeout: float = 30.0,
+        consent_timeout: float = 30.0,
         live: LiveOutputFactory | None = None,
         turn: TurnServers | None = None,
     ) -> Self:
-        """The real thing, on the process's media sockets. ``connect_timeout`` (seconds): a transport's."""
+        """The real thing, on the process's media sockets. Both timeouts (seconds) are a transport's."""
         router = partial(Router, batch=endpoint.batch, overload=endpoint.load.overload)
-        transport = partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout)
+        transport = partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout, consent_timeout=consent_timeout)
         return cls(router, transport, live, turn, endpoint.load.tick)
 
 

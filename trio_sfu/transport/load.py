@@ -5,11 +5,13 @@ Owned by the :class:`~trio_sfu.transport.udp.UdpEndpoint`; the registry's ticker
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.overload import LATE_SECONDS, Overload
-from trio_sfu.transport.backlog import Backlog
+
+if TYPE_CHECKING:
+    from trio_sfu.transport.udp import EndpointCounters, UdpSocket
 
 __all__ = ["LoadWatch"]
 
@@ -17,53 +19,39 @@ logger = logging.getLogger(__name__)
 
 
 class LoadWatch:
-    """``backlogs`` are the receive queues' of all sockets, ``arrived`` gives how many datagrams have been received from
-    them and how many the kernel has dropped, ``cpu`` the CPU time of the loop's thread."""
+    """``sockets`` are all of the endpoint, now or later, ``counters`` its."""
 
-    def __init__(
-        self,
-        backlogs: Sequence[Backlog],
-        arrived: Callable[[], tuple[int, int]],
-        *,
-        cpu: Callable[[], float] = time.thread_time,
-    ) -> None:
+    def __init__(self, sockets: "Sequence[UdpSocket]", counters: "EndpointCounters") -> None:
         # Given
-        self._backlogs: Final = backlogs
-        self._arrived: Final = arrived
-        self._cpu: Final = cpu
+        self._sockets: Final = sockets
+        self._counters: Final = counters
         # Owned
         self.overload: Final = Overload()
-        self._counted: tuple[int, int] | None = None
+        self._counted: tuple[int, int] | None = None  # datagrams received and dropped
 
     def tick(self, late: float, now: float) -> bool:
-        """To be called every 20 ms; ``late``: how much later than it should, in seconds, this call has come.
+        """To be called every 20 ms by the media's thread; ``late``: how much later than it should, in seconds.
 
         Returns whether it has to be called again, be there anybody else to tick for or not.
         """
         overload = self.overload
-        for backlog in self._backlogs:
-            late = max(late, backlog.take())
-        change = overload.update(late, self._cpu(), now, self._lost() if late >= LATE_SECONDS else 0.0)
-        if change is None:
-            pass
-        elif change.began:
-            logger.warning(
-                "overloaded: %.0f ms behind; leaving out video until there is time for it again", change.late * 1000
-            )
-        else:
-            logger.warning(
-                "no longer overloaded, after %.1f s: all video goes out again (%d frames left out since the start)",
-                change.seconds,
-                overload.frames_left_out,
-            )
+        for each in self._sockets:
+            late = max(late, each.backlog.take())
+        was = overload.overloaded
+        overload.update(late, time.thread_time(), now, self._lost() if late >= LATE_SECONDS else 0.0)
+        if overload.overloaded and not was:
+            logger.warning("overloaded: %.0f ms behind; leaving out video until there is time for it again", late * 1e3)
+        elif was and not overload.overloaded:
+            logger.warning("no longer overloaded: all video goes out again")
         if late < LATE_SECONDS:
             self._counted = None
-        return overload.state != "calm"
+        return overload.overloaded or overload.strained
 
     def _lost(self) -> float:
         """The share that the kernel has dropped since the last call."""
-        before, self._counted = self._counted, self._arrived()
+        dropped = sum(each.kernel_drops() for each in self._sockets)
+        before, self._counted = self._counted, (self._counters.received, dropped)
         if before is None:
             return 0.0
-        received, dropped = self._counted[0] - before[0], self._counted[1] - before[1]
+        received, dropped = self._counters.received - before[0], dropped - before[1]
         return dropped / max(1, received + dropped)

@@ -20,7 +20,7 @@ import trio
 from trio_sfu.protocols.dtls import DtlsCertificate, DtlsContext
 from trio_sfu.protocols.ice import peek_local_ufrag, unauthenticated_error
 from trio_sfu.transport.addresses import ListenAddress
-from trio_sfu.transport.backlog import Backlog
+from trio_sfu.transport.backlog import TURN_SECONDS, Backlog
 from trio_sfu.transport.load import LoadWatch
 from trio_sfu.transport.mmsg import SLOT, BatchReceiver, BatchSender
 from trio_sfu.transport.path import DatagramOwner, MediaSocket, Path
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 _ArrivalT = TypeVar("_ArrivalT")
 
-_TURN_SECONDS: Final = 0.005  # of receiving and forwarding, before trio runs other tasks
-_LEAST_BATCH: Final = 8  # however long it takes to forward
 _BUFFER_WANTED: Final = 8 << 20  # a frame of every producer arrives as one burst
 _STRANGERS_PER_SECOND: Final = 2000  # STUN that names no transport and is answered
 _SO_MEMINFO: Final = 55
@@ -80,7 +78,7 @@ class UdpSocket(MediaSocket):
         # Owned
         self.sender: Final = BatchSender(sock, self._arena_memory)
         self._receiver = BatchReceiver(sock)
-        self.backlog: Final = Backlog(sock)
+        self.backlog: Final = Backlog(sock, self._receiver.slots)
         slots = range(self._receiver.slots)
         buffer = memoryview(self._receiver.buffer)
         base = pointer_to(self._receiver.buffer)
@@ -117,41 +115,21 @@ class UdpSocket(MediaSocket):
     async def run(self) -> None:
         """Receive until cancelled."""
         receiver, backlog = self._receiver, self.backlog
-        most = receiver.slots
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             now = trio.current_time()
-            count = receiver.receive(most)
-            if count:
-                self._endpoint.run_batch(self.handle, count, now)
-            if count == most:
-                most = self._receive_on(most, now)
-            elif backlog.standing:
-                backlog.empty()
-                most = receiver.slots
-
-    def _receive_on(self, most: int, began: float) -> int:
-        """A batch of ``most``, received at ``began``, has come full: go on until the queue is empty or the turn over.
-
-        Returns how many to receive at once next time. With a queue that never empties, so many as are forwarded in
-        one turn, since a batch is never left half done: to 500 consumers, 64 packets take a tenth of a second.
-        """
-        receiver, backlog = self._receiver, self.backlog
-        over, received = began + _TURN_SECONDS, began
-        while True:
-            backlog.full()
-            now = trio.current_time()
-            fits = int(most * _TURN_SECONDS / max(now - received, 1e-6))
-            most = max(_LEAST_BATCH, min(fits, receiver.slots))
-            if now >= over:
-                return most
-            count = receiver.receive(most)
-            if count:
-                self._endpoint.run_batch(self.handle, count, now)
-            if count < most:
-                backlog.empty()
-                return receiver.slots
-            received = now
+            over = now + TURN_SECONDS
+            while now < over:
+                most = backlog.most
+                count = receiver.receive(most)
+                if count:
+                    self._endpoint.run_batch(self.handle, count, now)
+                if count < most:
+                    if backlog.standing:
+                        backlog.end()
+                    break
+                before, now = now, trio.current_time()
+                backlog.stand(now - before)
 
     def handle(self, count: int, now: float, touched: dict[DatagramOwner, None]) -> None:
         """Hand on the ``count`` datagrams just received; owners that got media are added to ``touched``."""
@@ -232,20 +210,11 @@ class UdpEndpoint:
         self.sockets: list[UdpSocket] = []
         self.tcp: list[TcpSocket] = []
         self.dtls: Final = DtlsContext(DtlsCertificate.generate())
-        self._backlogs: list[Backlog] = []
-        self.load: Final = LoadWatch(self._backlogs, self._arrived)
+        self.load: Final = LoadWatch(self.sockets, self.counters)
         self.in_batch = False
         self._owners: dict[str, DatagramOwner] = {}
         self._strangers = float(_STRANGERS_PER_SECOND)
         self._strangers_at = 0.0
-
-    def add_socket(self, udp_socket: UdpSocket) -> None:
-        """Have another socket, and watch how far behind its task is."""
-        self.sockets.append(udp_socket)
-        self._backlogs.append(udp_socket.backlog)
-
-    def _arrived(self) -> tuple[int, int]:
-        return self.counters.received, sum(each.kernel_drops() for each in self.sockets)
 
     def register(self, local_ufrag: str, owner: DatagramOwner) -> None:
         """Route STUN that names ``local_ufrag`` to ``owner``, until :meth:`unregister`."""
@@ -375,7 +344,7 @@ async def open_udp_endpoint(addresses: Sequence[ListenAddress]) -> AsyncIterator
         for address in addresses:
             sock = _open_socket(address)
             opened.append(sock)
-            endpoint.add_socket(UdpSocket(endpoint, address, sock))
+            endpoint.sockets.append(UdpSocket(endpoint, address, sock))
         async with trio.open_nursery() as nursery:
             for udp_socket in endpoint.sockets:
                 nursery.start_soon(udp_socket.run, name=f"udp {udp_socket.host}:{udp_socket.port}")

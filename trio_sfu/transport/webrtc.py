@@ -48,21 +48,31 @@ class WebRtcTransport:
     ``closed`` (by either side) or ``failed`` (:attr:`failure` says why, in a sentence).
 
     It fails where it is not connected ``connect_timeout`` seconds after :meth:`run` began, or where ICE consent is
-    not renewed for 30 s (RFC 7675). :attr:`on_fault` may be set to be told of bugs that its packets hit; without it
-    they are logged and the transport fails.
+    not renewed for ``consent_timeout`` seconds (RFC 7675, 30 there). :attr:`on_fault` may be set to be told of bugs
+    that its packets hit; without it they are logged and the transport fails.
     """
 
-    def __init__(self, endpoint: UdpEndpoint, router: Router, *, connect_timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        endpoint: UdpEndpoint,
+        router: Router,
+        *,
+        connect_timeout: float = 30.0,
+        consent_timeout: float = 30.0,
+    ) -> None:
         # Given
         self._endpoint: Final = endpoint
         self._router: Final = router
         self._connect_timeout: Final = connect_timeout
+        self._consent_timeout: Final = consent_timeout
         # Owned
         self.id: Final = str(uuid.uuid4())
         self.state: TransportState = "new"
         self.failure: str | None = None
         self.on_fault: Callable[[Exception], None] | None = None
-        self._ice: Final[IceLite[Path]] = IceLite(local_ufrag=generate_ufrag(), local_pwd=generate_pwd())
+        self._ice: Final[IceLite[Path]] = IceLite(
+            local_ufrag=generate_ufrag(), local_pwd=generate_pwd(), consent_timeout=consent_timeout
+        )
         self._dtls: DtlsSession | None = None
         self._paths: set[Path] = set()  # those with a route at the endpoint
         self._ufrags: tuple[str, ...] = ()  # those that are registered there
@@ -162,7 +172,7 @@ class WebRtcTransport:
         if self.state != "connected" and now >= connect_by:
             self._fail(f"not connected within {self._connect_timeout:g} s")
         elif self._ice.handle_timer(now):
-            self._fail("the connection was lost: nothing has been heard for 30 s")
+            self._fail(f"the connection was lost: nothing has been heard for {self._consent_timeout:g} s")
         elif self._dtls is not None:
             self._dtls.handle_timer(now)
             self._after_dtls(now)

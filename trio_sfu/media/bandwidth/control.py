@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from trio_sfu.media.bandwidth.allocation import Allocator, Claim, wanted_bitrate
 from trio_sfu.media.bandwidth.estimator import BandwidthEstimator
+from trio_sfu.media.bandwidth.pacing import Pacer
 from trio_sfu.media.frame_mark import EVERYTHING, Layers
 
 if TYPE_CHECKING:
@@ -26,10 +27,15 @@ _LEAST_REPAIR: Final = 20_000  # bytes
 _BEGUN_SECONDS: Final = 0.5
 _HEADROOM: Final = 1.2  # a little more than the allocator keeps free
 _DROP: Final = 0.95  # the estimate has fallen so far: allocate at once
+_OVERFLOWING_SECONDS: Final = 0.2  # a queue this long does not drain by itself
+_DRAINING_SHARE: Final = 0.6  # of the estimate, for what is chosen while it is so
 # What packets are longer than the payload that streams are measured by: RTP, its extensions, SRTP, UDP and IP.
 _OVERHEAD: Final = 1.08
 # As long as nothing of a video has been measured: enough to find out whether the path carries one.
 _GUESS: Final = 1_500_000
+# A path that has been too narrow gets video at so much of the estimate: bursts become longer, and the queue drains.
+_PACE: Final = 1.5
+_DRAINING_PACE: Final = 0.7  # while the queue is full, what comes on top is lost
 
 
 class BandwidthControl:
@@ -39,15 +45,19 @@ class BandwidthControl:
         "_allocated",
         "_allocated_at",
         "_allocator",
+        "_enough_at",
         "_limited",
         "_repair",
         "_repaired_at",
         "estimator",
+        "pacer",
     )
 
     def __init__(self) -> None:
         self.estimator: Final = BandwidthEstimator()
+        self.pacer: Final = Pacer()
         self._allocator: Final = Allocator()
+        self._enough_at = float("-inf")  # when there was enough for all the last time
         self._allocated_at = float("-inf")
         self._allocated: int | None = None
         self._limited = False
@@ -55,11 +65,13 @@ class BandwidthControl:
         self._repaired_at = 0.0
 
     def tick(self, consumers: Collection["Consumer"], now: float) -> None:
-        """Send the probes that are due, and divide the bandwidth anew from time to time."""
+        """Send what waits and the probes that are due, and divide the bandwidth anew from time to time."""
         estimator = self.estimator
+        if self.pacer.is_holding:
+            self.pacer.release(now)
         estimator.tick(now)
         probe = estimator.take_probe(now)
-        if probe is not None and probe.size:
+        if probe is not None and probe.size and not self.pacer.is_holding:
             self._send_probe(consumers, probe.size, now)
         if now - self._allocated_at >= _ALLOCATION_SECONDS:
             self.allocate_now(consumers, now)
@@ -97,6 +109,7 @@ class BandwidthControl:
         if bitrate is None:
             if self._limited:
                 self._limited = False
+                self.pacer.set_rate(None, now)
                 for consumer in consumers:
                     consumer.set_limit(EVERYTHING)
             return
@@ -120,11 +133,16 @@ class BandwidthControl:
                     going_out += _current(consumer, places, bitrates)
             elif consumer.kind == "video":
                 guessed += _GUESS
-        self.estimator.set_wanted(wanted_bitrate(claims) + guessed)
+        wanted = wanted_bitrate(claims) + guessed
+        self.estimator.set_wanted(wanted)
         full = self.estimator.queueing_delay > _FULL_SECONDS
         if self.estimator.is_calm:
             # What goes out makes no trouble, so nothing of it is taken away, whatever the estimate has come to so far.
             bitrate = max(bitrate, round(going_out * _HEADROOM))
+        self._pace(bitrate, wanted, now, full=full)
+        if going_out > bitrate and self.estimator.queueing_delay > _OVERFLOWING_SECONDS:
+            # What goes out instead is to leave room for the queue to drain, and for the keyframe that it begins with.
+            bitrate = round(bitrate * _DRAINING_SHARE)
         for decision in self._allocator.decide(bitrate, claims, now):
             consumer, choices = layers[decision.id]
             if decision.index is None:
@@ -133,6 +151,14 @@ class BandwidthControl:
                 # Who has the most that there is may have more when there is.
                 last = decision.index == len(choices) - 1
                 consumer.set_limit(EVERYTHING if last else choices[decision.index], at_once=full)
+
+    def _pace(self, bitrate: int, wanted: int, now: float, *, full: bool) -> None:
+        """Hold bursts back where the path has shown that it is too narrow for what is wanted, until it is not."""
+        if bitrate >= wanted:
+            self._enough_at = now
+            self.pacer.set_rate(None, now)
+        elif self.estimator.fell_at > self._enough_at:
+            self.pacer.set_rate((_DRAINING_PACE if full else _PACE) * bitrate, now)
 
 
 def _current(consumer: "Consumer", places: list[Layers], bitrates: tuple[int, ...]) -> int:

@@ -53,6 +53,7 @@ class BandwidthEstimator:
         "_round_trip",
         "_start",
         "_ticked_at",
+        "fell_at",
         "on_sent",
     )
 
@@ -74,6 +75,8 @@ class BandwidthEstimator:
         self._report_at: float | None = None
         self._round_trip: float | None = None
         self._ticked_at: float | None = None
+        self.fell_at = float("-inf")
+        """When delay or loss has shown the last time that the path carries less than was thought."""
         self.on_sent: Final[Callable[[int, int, int, float], None]] = self._history.on_sent
         """``on_sent(first, size, count, now)``: ``count`` packets, ``size`` bytes in all, have left together under the
         transport-wide numbers from ``first`` (16 bits) on. Only for packets that carry such a number."""
@@ -203,6 +206,7 @@ class BandwidthEstimator:
         # leaves is a queue all the same; the busy link's rate is then what holds the estimate.
         probing = self._probes.disturbs(now)
         if self._loss.update(current, acknowledged, waiting, now, probing=probing) or fallen:
+            self.fell_at = now
             self._probes.on_drop(now)
 
     def on_remb(self, bitrate: int, now: float) -> None:
