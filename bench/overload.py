@@ -1,6 +1,6 @@
 """What more load than one core carries does to a call: sound, video, signalling, and how it recovers.
 
-    python -m bench.overload --factors 1.5 2
+    python -m bench.overload --factors 1.5 3
 
 The limit is what :mod:`bench.limit` asks for. The video's rate is raised from half of it to a multiple of it for some
 seconds, by larger frames, and falls to the half again; the sound's stays. Meanwhile a client of its own thread makes a
@@ -193,7 +193,7 @@ def _metrics(url: str) -> str:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--factors", type=float, nargs="+", metavar="F", help="of the limit; default 1.5 and 2")
+    parser.add_argument("--factors", type=float, nargs="+", metavar="F", help="of the limit; default 1.5 and 3")
     parser.add_argument("--overload-seconds", type=float, metavar="S", help="of overload; default 12, quick 8")
     parser.add_argument("--overload-consumers", type=int, default=100, metavar="N", help="of the one room's sender")
     parser.add_argument("--overload-rooms", type=int, default=10, metavar="N", help="rooms of four; 0: none")
@@ -233,7 +233,7 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
             full = arguments.full or limit(scene, start)
             room = peer.name_of("bench0")
             said.append(f"{case.name}: the limit is {full:.0f} packets/s of each video.")
-            for factor in arguments.factors or (1.5, 2.0):
+            for factor in arguments.factors or (1.5, 3.0):
                 name = f"{case.name}, {factor:g} ×"
                 rows.append(_row(name, episode(scene, peer, room, full, factor, seconds)))
                 print(rows[-1], file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """The text that Prometheus reads."""
 
-from trio_sfu.media.overload import Overload
+from trio_sfu.media.overload import Measured, Overload
 from trio_sfu.metrics import Metric, Metrics, counter, counters, gauge, overload_metrics, process_metrics, render
 
 
@@ -43,7 +43,7 @@ async def test_the_process() -> None:
 def test_overload_is_shown() -> None:
     overload = Overload()
     for tick in range(50):
-        overload.update(0.05 + 0.01 * tick, 0.02 * tick, 100 + 0.02 * tick)
+        overload.update(Measured(100 + 0.02 * tick, 0.05 + 0.01 * tick, 0.02 * tick))
     shown = {metric.name: metric.values[0][1] for metric in overload_metrics(overload)}
     assert shown["overload_strained"] == shown["overload_episodes_total"] == 1
     assert 0.0 <= shown["overload_video_kept"] < 0.5

@@ -456,6 +456,11 @@ class Consumer:
         self._apply(_lower(self.granted, ceiling), at_once=False)
         self._ending = begun
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is to go out for want of bandwidth or time, nor the rest of a frame."""
+        return self.limit is None and not self._ending
+
     def _apply(self, limit: Layers | None, *, at_once: bool) -> None:
         now = self._session.now()
         if limit == self.limit:

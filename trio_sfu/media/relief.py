@@ -73,7 +73,7 @@ class _Share(NamedTuple):
 class Relief:
     """One room's. What is decided stands until more or less is to be left out: nothing goes to and fro meanwhile."""
 
-    __slots__ = ("_keep", "_look_at", "_luck", "_overload", "_shares")
+    __slots__ = ("_finishing", "_keep", "_look_at", "_luck", "_overload", "_shares")
 
     def __init__(self, overload: Overload, luck: float) -> None:
         # Given
@@ -82,28 +82,34 @@ class Relief:
         # Owned
         self._keep = 1.0
         self._look_at = 0.0
+        self._finishing = False  # less is sent since the last look, and frames that had begun may still be
         self._shares: dict[Consumer, _Share] = {}
 
     def tick(self, sessions: Collection["RtpSession"], now: float) -> None:
         """To be called every 20 ms."""
         keep = self._overload.keep
-        if keep == self._keep and (keep == 1.0 or now < self._look_at):
+        if keep == self._keep == 1.0:
             return
         change, self._keep = keep - self._keep, keep
-        self._look_at = now + _LOOK_SECONDS
-        before, self._shares = self._shares, {}
-        if keep < 1.0:
-            self._divide(sessions, before, change, now)
-        # What comes is dropped only when nobody has been sent any for a look: frames are finished by then.
-        wanted = {
-            consumer.producer
-            for consumer, share in self._shares.items()
-            if share.rank or consumer not in before or before[consumer].rank
-        }
+        if change or now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._finishing = change < 0.0
+            before, self._shares = self._shares, {}
+            if keep < 1.0:
+                self._divide(sessions, before, change, now)
+            self._refuse(sessions)  # first what comes in again: who begins asks for a keyframe
+            self._tell(before)
+        elif self._finishing:
+            self._refuse(sessions)
+
+    def _refuse(self, sessions: Collection["RtpSession"]) -> None:
+        """Drop as it comes what nobody is sent, once the frames that had begun are finished."""
+        wanted = {consumer.producer for consumer, share in self._shares.items() if share.rank or not consumer.is_silent}
         unwanted = {consumer.producer for consumer in self._shares} - wanted
-        # First what comes in again, since who begins asks for a keyframe.
         for session in sessions:
             session.refuse([producer for producer in session.producers.values() if producer in unwanted])
+
+    def _tell(self, before: dict["Consumer", _Share]) -> None:
         for consumer, (options, rank) in self._shares.items():
             if rank < len(options):
                 consumer.set_ceiling(options[rank - 1][0] if rank else None)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from trio_sfu.media.overload import LATE_SECONDS, Overload
+from trio_sfu.media.overload import Measured, Overload
 
 if TYPE_CHECKING:
     from trio_sfu.transport.udp import EndpointCounters, UdpSocket
@@ -27,7 +27,6 @@ class LoadWatch:
         self._counters: Final = counters
         # Owned
         self.overload: Final = Overload()
-        self._counted: tuple[int, int] | None = None  # datagrams received and dropped
 
     def tick(self, late: float, now: float) -> bool:
         """To be called every 20 ms by the media's thread; ``late``: how much later than it should, in seconds.
@@ -38,20 +37,10 @@ class LoadWatch:
         for each in self._sockets:
             late = max(late, each.backlog.take())
         was = overload.overloaded
-        overload.update(late, time.thread_time(), now, self._lost() if late >= LATE_SECONDS else 0.0)
+        dropped = sum(each.kernel_drops() for each in self._sockets)
+        overload.update(Measured(now, late, time.thread_time(), self._counters.received, dropped))
         if overload.overloaded and not was:
             logger.warning("overloaded: %.0f ms behind; leaving out video until there is time for it again", late * 1e3)
         elif was and not overload.overloaded:
             logger.warning("no longer overloaded: all video goes out again")
-        if late < LATE_SECONDS:
-            self._counted = None
         return overload.overloaded or overload.strained
-
-    def _lost(self) -> float:
-        """The share that the kernel has dropped since the last call."""
-        dropped = sum(each.kernel_drops() for each in self._sockets)
-        before, self._counted = self._counted, (self._counters.received, dropped)
-        if before is None:
-            return 0.0
-        received, dropped = self._counters.received - before[0], dropped - before[1]
-        return dropped / max(1, received + dropped)
