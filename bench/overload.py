@@ -25,7 +25,7 @@ from typing import Final
 from bench.cases import FRAMES_PER_SECOND, Case
 from bench.cc import NoCompiler
 from bench.gauge import Gauge
-from bench.limit import LEAST_DELIVERED, MOST_LATENCY, search
+from bench.limit import LEAST_DELIVERED, MOST_LATENCY, rest, search
 from bench.peers.trio_sfu_driver import TrioSfuDriver, TrioSfuServer
 from bench.report import Cell, Section, run
 from bench.result import percentile
@@ -105,8 +105,7 @@ def limit(scene: Scene, start: float) -> float:
     """The highest rate of the video, in packets a second, that holds what :mod:`bench.limit` asks for."""
 
     def holds(rate: float) -> bool:
-        scene.set_rate(start)
-        scene.run(0.5)
+        rest(scene, start)
         scene.set_rate(rate)
         scene.run(0.5, settle=False)
         scene.restart()

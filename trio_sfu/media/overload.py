@@ -14,19 +14,19 @@ __all__ = ["Measured", "Overload"]
 
 _LATE_SECONDS: Final = 0.05  # what has waited this long is late
 _STRAINED_SECONDS: Final = 0.1  # of lateness without a break: repairs and probes stop
-_OVERLOADED_SECONDS: Final = 0.2  # the same: video goes
-_LOSING_SECONDS: Final = 0.04  # the same where the queue is full, for then sound is lost, too
-_SETTLE_SECONDS: Final = 0.4  # from one cut to the next; a change of layers takes a keyframe
+_OVERLOADED_SECONDS: Final = 0.4  # the same: video goes, and more of it after as long again
+# Where the queue is full, for then sound is lost, too: the first cut, and from one to the next.
+_LOSING_SECONDS: Final = 0.04
+_LOSING_STILL_SECONDS: Final = 0.2
 _CALM_SECONDS: Final = 1.0  # without lateness, before anything comes back
 _DRAINING: Final = 1.1  # served of what comes: the queue gets shorter by itself
 _LEAST_SERVED: Final = 0.1
 _AIM: Final = 0.75  # of what is served: the rest of the time works off what waits
 _LEAST_KEPT: Final = 0.04  # less is nothing, and as much comes back at first where nothing is left
-_RISE_TO: Final = 0.9  # of the load that was too much; more is not risked
+_RISE_TO: Final = 0.9  # of a core; more is not risked
 _LEAST_RISE: Final = 1.05
 _MOST_RISE: Final = 2.0
 _WINDOW_SECONDS: Final = 0.5  # to measure the load in
-_RECOVERY_SECONDS: Final = 30.0  # in which what the machine gives us is thought to be back at all of a core
 _FAILED_SECONDS: Final = 10.0  # a cut this soon after a rise is the rise's fault
 _MOST_BACK_OFF: Final = 30.0
 
@@ -46,12 +46,11 @@ class Measured(NamedTuple):
 
 
 class Overload:
-    """Down by as much as is too much, once 0.2 s have shown it; up after a second without lateness, as far as the CPU
+    """Down by as much as is too much, once 0.4 s have shown it; up after a second without lateness, as far as the CPU
     time used promises that it will fit, with a back-off of 2 to 30 s after a rise that failed."""
 
     __slots__ = (
         "_back_off",
-        "_capacity",
         "_late_at",
         "_late_since",
         "_latest",
@@ -80,7 +79,6 @@ class Overload:
         self._mark = self._latest  # when lateness began, or of the last cut: how much too much there is shows from here
         self._window = self._latest  # what the load is measured from
         self._load = 0.0  # CPU time a second
-        self._capacity = 1.0  # the load where there was lateness: below 1 where others use the core, too
         self._rose_at = float("-inf")  # since the last cut
         self._back_off = _CALM_SECONDS
 
@@ -97,12 +95,11 @@ class Overload:
     def update(self, latest: Measured) -> None:
         """To be called every 20 ms or so."""
         now = latest.at
-        passed, self._latest = now - self._latest.at, latest
         if self.overloaded:
-            self.seconds += passed
-            self._capacity = min(1.0, self._capacity + passed / _RECOVERY_SECONDS)
+            self.seconds += now - self._latest.at
+        self._latest = latest
         if now - self._window.at >= _WINDOW_SECONDS:
-            self._load = _load(self._window, latest)
+            self._load = min(1.0, (latest.cpu - self._window.cpu) / (now - self._window.at))
             self._window = latest
         if latest.late >= _LATE_SECONDS:
             self._on_late(latest)
@@ -116,7 +113,7 @@ class Overload:
         now = latest.at
         if self._late_since is None:
             self._late_since = now
-            if not self.overloaded or now - self._mark.at >= _SETTLE_SECONDS:
+            if not self.overloaded or now - self._mark.at >= _OVERLOADED_SECONDS:
                 self._mark = latest
         mark = self._mark
         losing = latest.dropped > mark.dropped
@@ -124,16 +121,14 @@ class Overload:
             return  # a burst, more likely than not
         self.strained = True
         self._late_at = now
+        settled = _OVERLOADED_SECONDS
         if losing:
-            settled = _OVERLOADED_SECONDS if self.overloaded else _LOSING_SECONDS
-        else:
-            settled = _SETTLE_SECONDS if self.overloaded else _OVERLOADED_SECONDS
+            settled = _LOSING_STILL_SECONDS if self.overloaded else _LOSING_SECONDS
         if now - mark.at < settled:
             return
         self._mark = latest
         served = _served(mark, latest)
         if served < _DRAINING:
-            self._capacity = _load(mark, latest)
             self._cut(max(_LEAST_SERVED, min(1.0, served)), now)
 
     def _cut(self, served: float, now: float) -> None:
@@ -154,16 +149,11 @@ class Overload:
         self.strained = False
         if not self.overloaded or now - self._rose_at < _CALM_SECONDS or now - self._late_at < self._back_off:
             return
-        room = min(_MOST_RISE, _RISE_TO * self._capacity / self._load) if self._load > 0.0 else _MOST_RISE
+        room = min(_MOST_RISE, _RISE_TO / self._load) if self._load > 0.0 else _MOST_RISE
         if self.keep * room < 1.0 and room < _LEAST_RISE:
             return
         self.keep = min(1.0, self.keep * room) if self.keep > 0.0 else _LEAST_KEPT
         self._rose_at = now
-
-
-def _load(since: Measured, latest: Measured) -> float:
-    """CPU time a second."""
-    return min(1.0, (latest.cpu - since.cpu) / (latest.at - since.at))
 
 
 def _served(since: Measured, latest: Measured) -> float:
