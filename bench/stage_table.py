@@ -40,7 +40,6 @@ FUNCTIONS: Final = {
     ("transport/mmsg.py", "size"): "receive",
     ("transport/mmsg.py", "source"): "demux",
     ("transport/udp.py", "run"): "receive",
-    ("transport/udp.py", "_receive_on"): "receive",
     ("transport/udp.py", "handle"): "demux",
     ("transport/udp.py", "run_batch"): "demux",
     ("transport/srtp.py", "unprotect"): "unprotect",
