@@ -37,8 +37,8 @@ ABOVE: Final = {
 # A function that is more than its file; the innermost frame that is known decides.
 FUNCTIONS: Final = {
     ("transport/mmsg.py", "receive"): "receive",
-    ("transport/mmsg.py", "size"): "receive",
-    ("transport/mmsg.py", "source"): "demux",
+    ("transport/mmsg.py", "sizes"): "receive",
+    ("transport/mmsg.py", "sources"): "demux",
     ("transport/udp.py", "run"): "receive",
     ("transport/udp.py", "handle"): "demux",
     ("transport/udp.py", "run_batch"): "demux",
@@ -56,6 +56,7 @@ FILES: Final = {
     "wire/demux.py": "demux",
     "wire/rtp.py": "parse",
     "media/packet.py": "rewrite",
+    "media/layout.py": "rewrite",
     "media/consumer.py": "route",
     "media/rtp_session.py": "route",
     "media/incoming_stream.py": "route",

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sfu.media.packet import MAX_RUN_SIZE, Batch, Packet, Stamp, lay_out, make_packet, runs_of
+from trio_sfu.media.layout import Stamp, lay_out
+from trio_sfu.media.packet import MAX_RUN_SIZE, Batch, Packet, make_packet, runs_of
 from trio_sfu.wire.rtp import pack_extensions, parse_rtp
 
 MID_ID, AST_ID, TCC_ID = 1, 4, 5
@@ -51,7 +52,7 @@ def write(
     last = by.write(
         arena,
         5,
-        lay_out(packets, gap),
+        lay_out(packets, gap, runs_of([packet.size for packet in packets])),
         sequence_offset=sequence_offset,
         timestamp_offset=timestamp_offset,
         transport_sequence=transport_sequence,
@@ -148,6 +149,56 @@ def test_any_packet_parses_back(
     assert parsed.timestamp == (timestamp + timestamp_offset) % (1 << 32)
     assert {key: parsed.extensions[key] for key, _ in elements} == dict(elements)
     assert written[parsed.payload_start :] == b"payload"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 0, 0, 0, 1, 2]), st.sampled_from([50, 50, 50, 51, 0])), max_size=40),
+    st.lists(
+        st.tuples(st.integers(0, 39), st.sampled_from(["timestamp", "wide", "words", "type", "marker"])), max_size=2
+    ),
+    st.sampled_from([0, MID_ID]),
+    st.sampled_from([0, TCC_ID]),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 0xFFFF),
+)
+def test_a_batch_is_its_packets_one_by_one(
+    steps: list[tuple[int, int]],
+    odd: list[tuple[int, str]],
+    mid_id: int,
+    tcc_id: int,
+    first_number: int,
+    transport_sequence: int,
+) -> None:
+    """Frames are written by columns, where their packets are alike: nobody sees a difference."""
+    number = first_number
+    packets = []
+    for index, (missing, size) in enumerate(steps):
+        number = number + 1 + missing & 0xFFFF
+        kinds = {kind for at, kind in odd if at == index}
+        elements = [(13, bytes(17))] if "wide" in kinds else [(12, b"x" * 8)] if "words" in kinds else []
+        packet = make(
+            number,
+            2000 if "timestamp" in kinds else 1000,
+            marker="marker" in kinds or index == len(steps) - 1,
+            elements=elements,
+            payload=bytes([index]) * size,
+        )
+        packets.append(packet._replace(head=packet.head + 1) if "type" in kinds else packet)
+    if not packets:
+        return
+    by = stamp(mid_id=mid_id, tcc_id=tcc_id)
+
+    def written(some: list[Packet], sequence: int) -> tuple[list[bytes], int]:
+        return write(some, by, sequence_offset=40_000, timestamp_offset=-7, transport_sequence=sequence, now=12.5)
+
+    together, last = written(packets, transport_sequence)
+    alone = []
+    sequence = transport_sequence
+    for packet in packets:
+        (one,), sequence = written([packet], sequence)
+        alone.append(one)
+    assert together == alone
+    assert last == sequence
 
 
 sizes_strategy = st.lists(

@@ -171,7 +171,7 @@ def test_transport_feedback() -> None:
         sender.feed(packet)
     # Of RTX and of unknown streams too: all of them take the link.
     sender.feed(rtp(999, 1, extensions=[(IDS[TRANSPORT_CC_URI], b"\x00\x04")]))
-    call.pass_time(0.1)
+    call.pass_time(0.12)
     reported = [
         item.base_sequence + index & 0xFFFF
         for item in sender.sink.rtcp

@@ -16,8 +16,9 @@ from trio_sfu.media.capabilities import (
 )
 from trio_sfu.media.frame_mark import EVERYTHING, Layers
 from trio_sfu.media.layer_view import LayerView, may_cross, next_step
+from trio_sfu.media.layout import Stamp, shift_ids
 from trio_sfu.media.outgoing_numbers import OutgoingNumbers
-from trio_sfu.media.packet import Batch, Packet, Stamp, shift_ids
+from trio_sfu.media.packet import Batch, Packet
 from trio_sfu.media.parameters import MediaKind, RtpParameters
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.retransmitter import Retransmitter
@@ -586,7 +587,7 @@ class Consumer:
             return
         # By position, and each value looked up once: this runs for every consumer of every batch.
         layout = batch.layout(sink.overhead)
-        start = sink.reserve(len(layout[0]))
+        start = sink.reserve(layout[0])
         numbers = self._numbers
         first_sequence = sink.transport_sequence
         sink.transport_sequence = self._stamp.write(

@@ -4,6 +4,7 @@ Layers are told by the payload descriptor (VP8, VP9) or by the dependency descri
 and AV1 it is the only one who tells). Made by the incoming stream; :mod:`trio_sfu.media.layer_view` decides by it.
 """
 
+import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -17,7 +18,9 @@ from trio_sfu.wire.errors import BadPacket
 from trio_sfu.wire.vp8 import parse_vp8
 from trio_sfu.wire.vp9 import parse_vp9
 
-__all__ = ["EVERYTHING", "FrameIds", "FrameMark", "Layers", "MarkReader"]
+__all__ = ["EVERYTHING", "FrameIds", "FrameMark", "Layers", "MarkReader", "shifted", "write_ids"]
+
+_NUMBER: Final = struct.Struct("!H")
 
 
 class Layers(NamedTuple):
@@ -45,6 +48,25 @@ class FrameIds(NamedTuple):
     picture_id_at: int
     tl0_pic_idx: int
     tl0_at: int
+
+
+def write_ids(target: bytearray | memoryview, payload: int, ids: FrameIds) -> None:
+    """Write ``ids`` into the payload descriptor that begins at ``payload``."""
+    picture_id, bits, at, tl0_pic_idx, tl0_at = ids
+    if bits == 15:
+        _NUMBER.pack_into(target, payload + at, 0x8000 | picture_id)
+    elif bits:
+        target[payload + at] = picture_id
+    if tl0_at:
+        target[payload + tl0_at] = tl0_pic_idx
+
+
+def shifted(ids: FrameIds, picture_offset: int, tl0_offset: int) -> FrameIds:
+    """Ids that are so much higher, modulo their widths."""
+    picture_id, bits, at, tl0_pic_idx, tl0_at = ids
+    shifted_id = picture_id + picture_offset & (1 << bits) - 1
+    # For each consumer of each batch: FrameIds(…) itself is a function in Python around this.
+    return tuple.__new__(FrameIds, (shifted_id, bits, at, tl0_pic_idx + tl0_offset & 0xFF, tl0_at))
 
 
 class FrameMark(NamedTuple):

@@ -246,16 +246,19 @@ class IncomingStream:
         number = packet.sequence_number
         self.reception.on_packet(number, packet.timestamp, now)
         if self.last_arrival is None:
-            self._newest = number
+            self._newest = number - 1 & 0xFFFF
         step = number - self._newest & 0xFFFF
-        if step < _MAX_STEP:
+        if 0 < step < _MAX_STEP:
             self._newest = number
-        elif step <= 0x10000 - _MAX_LATE:
+        elif 0 < step <= 0x10000 - _MAX_LATE:
             if number != self._restart_number:
                 self._restart_number = number + 1 & 0xFFFF
                 self.discarded += 1
                 return ()
             self._restart(number)
+        elif number in self.cache:
+            self.discarded += 1  # a duplicate
+            return ()
         return self._accept(number, packet, data[packet.payload_start : packet.payload_end], now)
 
     def _restart(self, number: int) -> None:
@@ -295,16 +298,12 @@ class IncomingStream:
             return
         self.retransmitted += 1
         (number,) = _ORIGINAL_NUMBER.unpack_from(data, start)
-        if number not in self.nack or self._newest - number & 0xFFFF >= _MAX_LATE:
+        if number not in self.nack or self._newest - number & 0xFFFF >= _MAX_LATE or number in self.cache:
             return
         self.repaired += 1
         self._accept(number, packet, data[start + 2 : end], now)
 
     def _accept(self, number: int, packet: RtpPacket, payload: memoryview, now: float) -> tuple[int, ...]:
-        cache = self.cache
-        if number in cache:
-            self.discarded += 1  # a duplicate
-            return ()
         test = self._keyframe_test
         keyframe = test is not None and test(payload)
         if keyframe and self.keyframes is not None:
@@ -316,19 +315,20 @@ class IncomingStream:
         self.octets += len(payload)
         self.last_arrival = now
         if self._audio_levels is not None:
-            level = packet.extensions.get(self._audio_level_id)
-            if level:
+            place = packet.places.get(self._audio_level_id)
+            if place is not None and (level := packet.block[place]):
                 self._audio_levels.append(level[0])
         mark = None
         if self._marks is not None:
-            mark = self._marks.read(payload, packet.marker, packet.extensions.get(self._descriptor_id))
+            place = packet.places.get(self._descriptor_id)
+            mark = self._marks.read(payload, packet.marker, packet.block[place] if place is not None else None)
             if mark is not None:
                 self._note_layers(mark.layers, len(payload))
         extensions = _NO_EXTENSIONS
-        if not self._passed_ids.isdisjoint(packet.extensions):
+        if not self._passed_ids.isdisjoint(packet.places):
             ids = self._extension_ids
             extensions = pack_extensions(
-                [(ids[theirs], value) for theirs, value in packet.extensions.items() if theirs in ids]
+                [(ids[theirs], packet.block[place]) for theirs, place in packet.places.items() if theirs in ids]
             )
         prepared = make_packet(
             number,
@@ -341,7 +341,7 @@ class IncomingStream:
             arrival=now,
             mark=mark,
         )
-        cache.add(prepared)
+        self.cache.add(prepared)
         self._pending.append(prepared)
         return lost
 

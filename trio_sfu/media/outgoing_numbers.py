@@ -6,11 +6,11 @@ beginning, of another stream or other layers, the offsets change and the next nu
 
 from typing import Final
 
-from trio_sfu.media.frame_mark import FrameIds
+from trio_sfu.media.frame_mark import FrameIds, shifted
 from trio_sfu.media.incoming_stream import IncomingStream
 from trio_sfu.media.layer_view import LayerView
 from trio_sfu.media.layers import step_at_switch
-from trio_sfu.media.packet import Batch, Packet, shifted
+from trio_sfu.media.packet import Batch, Packet
 from trio_sfu.media.retransmitter import Stretch
 
 __all__ = ["OutgoingNumbers"]

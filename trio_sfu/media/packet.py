@@ -1,47 +1,27 @@
 """A forwarded RTP packet, prepared once for all consumers, and the batch that one wake-up brought.
 
-What every consumer sends alike (payload type, the producer's extensions under the router's identifiers, payload)
-is laid out once per incoming packet. What differs (sequence number, timestamp, SSRC, and the three extensions
-that belong to a transport) sits in a prefix of fixed length that each consumer packs in one call::
-
-     0        2        4            8            12       14      16
-    +--------+--------+------------+------------+--------+-------+---------------+-------------+--------+------
-    | V,X,PT | seq.   | timestamp  | SSRC       | 0xBEDE | words | abs-send-time | transport-cc| MID    | body
-    +--------+--------+------------+------------+--------+-------+---------------+-------------+--------+------
-                                                                   4 bytes         3             5
-
-An extension that a consumer has not negotiated is all zeros, which is padding (RFC 8285, section 4.2). Where an
-element of the producer's does not fit the one-byte form, the prefix has the two-byte form and 32 bytes.
+What every consumer sends alike (payload type, the producer's extensions under the router's identifiers, payload) is
+laid out once per incoming packet, as the body. Before it comes the prefix, which is each consumer's own: see
+:mod:`trio_sfu.media.layout`.
 Owned by the incoming stream; consumers and the retransmission cache share the packets and never change them.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from trio_sfu.media.frame_mark import FrameIds, FrameMark
-from trio_sfu.wire.rtp import ONE_BYTE_PROFILE, TWO_BYTE_PROFILE, pack_extensions, unpack_extensions
+from trio_sfu.media.frame_mark import FrameIds, FrameMark, write_ids
+from trio_sfu.media.layout import NARROW_PREFIX, WIDE_PREFIX, Layout, lay_out
+from trio_sfu.wire.rtp import pack_extensions, unpack_extensions
 
 __all__ = [
     "Batch",
-    "Layout",
     "Packet",
-    "Stamp",
     "empty_packet",
-    "lay_out",
     "make_packet",
     "runs_of",
-    "shift_ids",
-    "shifted",
     "with_extension",
     "with_ids",
 ]
-
-NARROW_PREFIX: Final = 28
-WIDE_PREFIX: Final = 32
-_NARROW = struct.Struct("!HHIIHHIBHBI")
-_WIDE = struct.Struct("!HHIIHHBBBHHHHIx")
-_NUMBER = struct.Struct("!H")
 
 MAX_RUN_PACKETS: Final = 64  # what the kernel takes in one segmented send
 MAX_RUN_OCTETS: Final = 60_000
@@ -153,24 +133,8 @@ def with_ids(packet: Packet, ids: FrameIds) -> Packet:
     """The packet with these picture ids in its payload descriptor; ``ids`` says where they lie."""
     assert packet.mark is not None
     body = bytearray(packet.body)
-    _write_ids(body, packet.elements_size, ids)
+    write_ids(body, packet.elements_size, ids)
     return packet._replace(body=bytes(body), mark=packet.mark._replace(ids=ids))
-
-
-def _write_ids(target: bytearray | memoryview, payload: int, ids: FrameIds) -> None:
-    picture_id, bits, at, tl0_pic_idx, tl0_at = ids
-    if bits == 15:
-        _NUMBER.pack_into(target, payload + at, 0x8000 | picture_id)
-    elif bits:
-        target[payload + at] = picture_id
-    if tl0_at:
-        target[payload + tl0_at] = tl0_pic_idx
-
-
-def shifted(ids: FrameIds, picture_offset: int, tl0_offset: int) -> FrameIds:
-    """Ids that are so much higher, modulo their widths."""
-    picture_id, bits, at, tl0_pic_idx, tl0_at = ids
-    return FrameIds(picture_id + picture_offset & (1 << bits) - 1, bits, at, tl0_pic_idx + tl0_offset & 0xFF, tl0_at)
 
 
 def runs_of(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -195,39 +159,6 @@ def runs_of(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     if count:
         runs.append((count, size, octets))
     return runs
-
-
-class Layout(NamedTuple):
-    """A batch as it lies in the arena, all but the prefixes: one copy serves all packets of a consumer."""
-
-    image: bytes
-    """The packets end to end, prefixes zero, each followed by the gap for its authentication tag."""
-    rows: list[tuple[int, int, int, int, int, bool]]
-    """For each packet: its offset in the image, head, sequence number, timestamp, words, and whether it is wide."""
-
-
-def lay_out(packets: Sequence[Packet], gap: int) -> Layout:
-    """Lay packets out with ``gap`` bytes behind each."""
-    parts: list[bytes] = []
-    rows: list[tuple[int, int, int, int, int, bool]] = []
-    offset = 0
-    narrow, wide_prefix, behind = bytes(NARROW_PREFIX), bytes(WIDE_PREFIX), bytes(gap)
-    for sequence_number, timestamp, head, words, wide, body, size, _, _, _ in packets:
-        parts += (wide_prefix if wide else narrow, body, behind)
-        rows.append((offset, head, sequence_number, timestamp, words, wide))
-        offset += size + gap
-    return Layout(b"".join(parts), rows)
-
-
-def shift_ids(
-    arena: memoryview, start: int, layout: Layout, packets: Sequence[Packet], picture_offset: int, tl0_offset: int
-) -> None:
-    """Raise the picture ids of packets that have just been written by ``layout`` into ``arena``, at ``start``."""
-    for packet, row in zip(packets, layout.rows, strict=True):
-        mark = packet.mark
-        if mark is not None and mark.ids is not None:
-            payload = start + row[0] + 16 + packet.words * 4
-            _write_ids(arena, payload, shifted(mark.ids, picture_offset, tl0_offset))
 
 
 class Batch:
@@ -270,7 +201,7 @@ class Batch:
         """:func:`lay_out` of the packets, made once for all consumers with tags of the same length."""
         layout = self._layouts.get(gap)
         if layout is None:
-            layout = self._layouts[gap] = lay_out(self.packets, gap)
+            layout = self._layouts[gap] = lay_out(self.packets, gap, self.runs)
         return layout
 
     def __len__(self) -> int:
@@ -282,97 +213,3 @@ class Batch:
     def after(self, index: int) -> "Batch":
         """The batch from ``index`` on."""
         return Batch(self.packets[index:]) if index else self
-
-
-class Stamp:
-    """What one consumer writes into the prefix, apart from what a batch gives it.
-
-    ``abs_send_time_id`` and ``transport_cc_id`` are 0 where the consumer has not negotiated the extension. ``mid``
-    is four ASCII characters long, so that the prefix has the same length for all.
-    """
-
-    __slots__ = ("abs_send_time_id", "counts", "mid", "mid_head", "ssrc", "transport_cc_head", "wide_heads")
-
-    def __init__(self, *, ssrc: int, mid: str, mid_id: int, abs_send_time_id: int, transport_cc_id: int) -> None:
-        encoded = mid.encode("ascii")
-        if len(encoded) != 4:
-            raise ValueError("a MID of four characters is needed")
-        self.ssrc: Final = ssrc
-        self.abs_send_time_id: Final = abs_send_time_id
-        self.counts: Final = 1 if transport_cc_id else 0
-        """How far the transport-wide sequence number moves on with each packet."""
-        self.transport_cc_head: Final = transport_cc_id << 4 | 1 if transport_cc_id else 0
-        self.mid_head: Final = mid_id << 4 | 3 if mid_id else 0
-        self.mid: Final = int.from_bytes(encoded, "big") if mid_id else 0
-        self.wide_heads: Final = (
-            transport_cc_id << 8 | 2 if transport_cc_id else 0,
-            mid_id << 8 | 4 if mid_id else 0,
-        )
-
-    def write(
-        self,
-        arena: memoryview,
-        start: int,
-        layout: Layout,
-        sequence_offset: int,
-        timestamp_offset: int,
-        transport_sequence: int,
-        now: float,
-    ) -> int:
-        """Write the packets of ``layout`` into ``arena`` from ``start`` on.
-
-        ``transport_sequence`` is the last transport-wide number used; returns the new last one. This is the
-        innermost loop of the server: one copy for all packets, and one ``pack_into`` for each of them.
-        """
-        image, rows = layout
-        arena[start : start + len(image)] = image
-        ssrc = self.ssrc
-        mid = self.mid
-        mid_head = self.mid_head
-        transport_head = self.transport_cc_head
-        counts = self.counts
-        number = transport_sequence if counts else 0
-        # 24 bits of seconds in 6.18 fixed point (the abs-send-time extension).
-        send_time = int(now * 262144.0) & 0xFFFFFF
-        identifier = self.abs_send_time_id
-        abs_send_time = (identifier << 28 | 2 << 24 | send_time) if identifier else 0
-        pack = _NARROW.pack_into
-        for offset, head, sequence_number, timestamp, words, wide in rows:
-            number = number + counts & 0xFFFF
-            if not wide:
-                pack(
-                    arena,
-                    start + offset,
-                    head,
-                    sequence_number + sequence_offset & 0xFFFF,
-                    timestamp + timestamp_offset & 0xFFFFFFFF,
-                    ssrc,
-                    ONE_BYTE_PROFILE,
-                    words,
-                    abs_send_time,
-                    transport_head,
-                    number,
-                    mid_head,
-                    mid,
-                )
-            else:
-                transport_wide, mid_wide = self.wide_heads
-                _WIDE.pack_into(
-                    arena,
-                    start + offset,
-                    head,
-                    sequence_number + sequence_offset & 0xFFFF,
-                    timestamp + timestamp_offset & 0xFFFFFFFF,
-                    ssrc,
-                    TWO_BYTE_PROFILE,
-                    words,
-                    identifier,
-                    3 if identifier else 0,
-                    send_time >> 16 if identifier else 0,
-                    send_time & 0xFFFF if identifier else 0,
-                    transport_wide,
-                    number,
-                    mid_wide,
-                    mid,
-                )
-        return number if counts else transport_sequence

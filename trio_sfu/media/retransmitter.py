@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trio_sfu.media.codec_matching import is_rtx
+from trio_sfu.media.frame_mark import shifted
 from trio_sfu.media.layer_view import LayerView
-from trio_sfu.media.packet import Packet, Stamp, lay_out, shifted, with_ids
+from trio_sfu.media.layout import Stamp, lay_out
+from trio_sfu.media.packet import Packet, with_ids
 from trio_sfu.media.parameters import RtpParameters
 
 if TYPE_CHECKING:
@@ -164,8 +166,8 @@ class Retransmitter:
         body = b"".join((packet.body[:elements], _NUMBER.pack(number), packet.body[elements:]))
         packet = packet._replace(head=packet.head & 0xFF80 | rtx_type, body=body, size=packet.size + 2)
         self._number = self._number + 1 & 0xFFFF
-        layout = lay_out((packet,), sink.overhead)
-        start = sink.reserve(len(layout.image))
+        layout = lay_out((packet,), sink.overhead, ((1, packet.size, packet.size),))
+        start = sink.reserve(layout.size)
         before = sink.transport_sequence
         sink.transport_sequence = self._stamp.write(
             sink.arena,

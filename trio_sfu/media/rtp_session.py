@@ -294,9 +294,11 @@ class RtpSession:
             return
         ssrc = packet.ssrc
         if self._arrivals is not None:
-            number = packet.extensions.get(self._transport_cc_id)
-            if number is not None and len(number) == 2:
-                self._arrivals.on_packet(number[0] << 8 | number[1], ssrc, now)
+            place = packet.places.get(self._transport_cc_id)
+            if place is not None:
+                number = packet.block[place]
+                if len(number) == 2:
+                    self._arrivals.on_packet(number[0] << 8 | number[1], ssrc, now)
         if self._limit is not None:
             self._limit.on_packet(len(data))
         found = self._incoming.get(ssrc)
@@ -317,10 +319,11 @@ class RtpSession:
 
     def _receive_unknown(self, packet: RtpPacket, data: memoryview, now: float) -> None:
         """An SSRC that signalling did not name: RFC 8843, section 9.2 and RFC 8852 say whose it is."""
+        elements = packet.extensions
         texts = {
-            uri: packet.extensions[identifier].decode("ascii", "replace")
+            uri: elements[identifier].decode("ascii", "replace")
             for uri in (MID_URI, RID_URI, REPAIRED_RID_URI)
-            if (identifier := self._extension_ids.get(uri, 0)) in packet.extensions
+            if (identifier := self._extension_ids.get(uri, 0)) in elements
         }
         mid = texts.get(MID_URI)
         candidates: Iterable[Producer]

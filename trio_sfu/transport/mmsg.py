@@ -72,16 +72,13 @@ class BatchReceiver:
     """Receives up to ``slots`` datagrams of one non-blocking UDP socket in one call.
 
     After :meth:`receive` returned ``n``, datagram ``i`` of them lies at ``buffer[i * SLOT:]``, its size is
-    ``size(i)`` and its sender, a raw ``sockaddr`` of ``name_size`` bytes, is ``source(i)``. The next call
-    overwrites them all.
+    ``sizes(n)[i]`` and its sender, a raw ``sockaddr``, is ``sources(n)[i]``. The next call overwrites them all.
     """
 
     def __init__(self, sock: socket.socket, slots: int = 64) -> None:
         self.slots: Final = slots
         self.buffer: Final = bytearray(slots * SLOT)
         self._fd = sock.fileno()
-        # sockaddr_in's eight bytes of padding are left out of keys.
-        self._name_size = 8 if sock.family == socket.AF_INET else _NAME_BYTES
         self._names = bytearray(slots * _NAME_BYTES)
         self._vectors = bytearray(slots * _VECTOR.size)
         self._messages = bytearray(slots * _MESSAGE.size)
@@ -91,9 +88,9 @@ class BatchReceiver:
             name, vector = names + index * _NAME_BYTES, vectors + index * _VECTOR.size
             _MESSAGE.pack_into(self._messages, index * _MESSAGE.size, name, _NAME_BYTES, vector, 1, 0, 0, 0, 0)
         self._words = memoryview(self._messages).cast("I")
-        names_view = memoryview(self._names)
-        starts = range(0, slots * _NAME_BYTES, _NAME_BYTES)
-        self._sources = [names_view[start : start + self._name_size] for start in starts]
+        # sockaddr_in's eight bytes of padding are left out of keys.
+        length = 8 if sock.family == socket.AF_INET else _NAME_BYTES
+        self._places = [slice(start, start + length) for start in range(0, slots * _NAME_BYTES, _NAME_BYTES)]
         self._pointer = _ffi.from_buffer(self._messages)
 
     def receive(self, most: int) -> int:
@@ -108,17 +105,14 @@ class BatchReceiver:
             return 0
         raise OSError(_ffi.errno, "recvmmsg")
 
-    def size(self, index: int) -> int:
-        """Bytes of the datagram in slot ``index``."""
-        return self._words[index * 16 + _MESSAGE_LENGTH_WORD]
-
     def sizes(self, count: int) -> list[int]:
-        """:meth:`size` of the first ``count`` slots."""
+        """Bytes of the datagrams in the first ``count`` slots."""
         return self._words[_MESSAGE_LENGTH_WORD : count * 16 : 16].tolist()
 
-    def source(self, index: int) -> bytes:
-        """The raw socket address that the datagram in slot ``index`` came from."""
-        return self._sources[index].tobytes()
+    def sources(self, count: int) -> list[bytes]:
+        """The raw socket addresses that the datagrams in the first ``count`` slots came from."""
+        names = bytes(self._names)
+        return [names[place] for place in self._places[:count]]
 
 
 class SendCounters:
@@ -157,19 +151,18 @@ class BatchSender:
         self._count = 0
         self._queued: list[_Queued] = []
 
-    @property
-    def full(self) -> bool:
-        """Whether :meth:`flush` is due before the next :meth:`add`."""
-        return self._count == self._capacity
-
     def add(self, name: int, name_size: int, offset: int, octets: int, size: int, count: int, keep: object) -> None:
-        """Queue ``count`` datagrams that lie end to end at ``offset``, ``octets`` bytes in all.
+        """Queue ``count`` datagrams that lie end to end at ``offset``, ``octets`` bytes in all; what is queued leaves
+        first where there is no room.
 
         Each is ``size`` bytes long, but the last, which may be shorter. ``name`` is the memory address of the
         raw socket address, which belongs to ``keep``: that lives until the flush. More than one datagram needs
         :attr:`segmentation`, and at most ``MAX_RUN`` and 65,507 bytes go in one.
         """
         index = self._count
+        if index == self._capacity:
+            self.flush()
+            index = 0
         vector = index * _VECTOR.size
         _VECTOR.pack_into(self._vectors, vector, self._arena_address + offset, octets)
         control = control_size = 0
@@ -233,8 +226,6 @@ class BatchSender:
         queued.clear()
         for _, octets, name, name_size, offset, size, keep in resend:
             for at in range(0, octets, size):
-                if self.full:
-                    self.flush()
                 self.add(name, name_size, offset + at, min(size, octets - at), size, 1, keep)
         if resend:
             self.flush()

@@ -91,13 +91,9 @@ class UdpSocket(MediaSocket):
         """See :meth:`MediaSocket.queue`."""
         sender = self.sender
         if count == 1 or sender.segmentation:
-            if sender.full:
-                sender.flush()
             sender.add(path.name_address, path.name_size, offset, octets, size, count, path)
         else:
             for at in range(0, octets, size):
-                if sender.full:
-                    sender.flush()
                 sender.add(path.name_address, path.name_size, offset + at, min(size, octets - at), size, 1, path)
         if not self._endpoint.in_batch:
             self.flush()
@@ -139,27 +135,25 @@ class UdpSocket(MediaSocket):
         routes = self.routes
         kinds = KIND_OF_FIRST_BYTE
         views = self._views
-        pointers = self._pointers
-        source_of = receiver.source
-        for slot, size in enumerate(receiver.sizes(count)):
-            counters.octets += size
-            view = views[slot]
+        sizes = receiver.sizes(count)
+        counters.octets += sum(sizes)
+        for view, pointer, size, source in zip(views, self._pointers, sizes, receiver.sources(count), strict=False):
             kind = kinds[view[0]] if size else -1
             if kind == RTP_OR_RTCP:
-                route = routes.get(source_of(slot))
+                route = routes.get(source)
                 if route is None or size < 8:
                     counters.unknown += 1
                     continue
                 owner = route[0]
                 touched[owner] = None
                 try:
-                    owner.receive_srtp(view, pointers[slot], size, now)
+                    owner.receive_srtp(view, pointer, size, now)
                 except Exception as error:
                     owner.fault(error)
             elif kind == STUN:
-                self._receive_stun(bytes(view[:size]), receiver.source(slot), now)
+                self._receive_stun(bytes(view[:size]), source, now)
             elif kind == DTLS:
-                route = routes.get(receiver.source(slot))
+                route = routes.get(source)
                 if route is None:
                     counters.unknown += 1
                     continue

@@ -1,11 +1,12 @@
 """RTP packets (RFC 3550, section 5.1) and their header extensions (RFC 8285).
 
 Pure functions over one datagram's bytes. Called once per incoming packet, so the result is a plain
-named tuple of integers and offsets into the caller's buffer; nothing but the extensions is copied.
+named tuple of integers and offsets into the caller's buffer; nothing but the extensions is copied, and where their
+elements lie is worked out once for all packets that have the same ones.
 """
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trio_sfu.wire.errors import BadPacket
 
@@ -15,16 +16,22 @@ ONE_BYTE_PROFILE = 0xBEDE  # RFC 8285, section 4.2
 TWO_BYTE_PROFILE = 0x1000  # RFC 8285, section 4.3: the low four bits are "appbits"
 
 _HEADER = struct.Struct("!BBHII")
+_LONG_HEADER = struct.Struct("!BBHIIHH")  # with an extension's, where no CSRC lies between
 _EXTENSION_HEADER = struct.Struct("!HH")
 _HEADS = [bytes((head,)) for head in range(256)]
 _PADDING = (b"", bytes(3), bytes(2), bytes(1))
+
+Places = dict[int, slice]
+"""Where in an extension block the element of each identifier lies."""
+_NOWHERE: Final[Places] = {}
 
 
 class RtpPacket(NamedTuple):
     """One parsed RTP packet.
 
     ``payload_start`` and ``payload_end`` are offsets into the parsed buffer; CSRCs, header extension and
-    padding lie outside them. ``extensions`` maps local identifiers to the elements' bytes.
+    padding lie outside them. ``block`` is the header extension without its own header; ``places`` maps local
+    identifiers to where their elements' bytes lie in it, and is shared: not to be changed.
     """
 
     payload_type: int
@@ -32,80 +39,134 @@ class RtpPacket(NamedTuple):
     sequence_number: int
     timestamp: int
     ssrc: int
-    extensions: dict[int, bytes]
+    block: bytes
+    places: Places
     payload_start: int
     payload_end: int
+
+    @property
+    def extensions(self) -> dict[int, bytes]:
+        """The elements' bytes by local identifier."""
+        return {identifier: self.block[place] for identifier, place in self.places.items()}
 
 
 def parse_rtp(data: memoryview | bytes) -> RtpPacket:
     """Parse one unprotected RTP packet that fills ``data``. Raises :class:`BadPacket`."""
     size = len(data)
-    if size < 12:
-        raise BadPacket("RTP packet shorter than its fixed header")
-    first, second, sequence_number, timestamp, ssrc = _HEADER.unpack_from(data)
-    if first >> 6 != 2:
-        raise BadPacket("RTP version is not 2")
-    offset = 12 + 4 * (first & 0x0F)
-    extensions: dict[int, bytes] = {}
-    if first & 0x10:
-        if size < offset + 4:
-            raise BadPacket("RTP header extension truncated")
-        profile, words = _EXTENSION_HEADER.unpack_from(data, offset)
-        start = offset + 4
-        offset = start + 4 * words
-        if size < offset:
-            raise BadPacket("RTP header extension truncated")
-        # Copied as one: slices of bytes cost half of what copies from a memoryview do.
-        if profile == ONE_BYTE_PROFILE:
-            _read_one_byte(bytes(data[start:offset]), extensions)
-        elif profile & 0xFFF0 == TWO_BYTE_PROFILE:
-            _read_two_byte(bytes(data[start:offset]), extensions)
-    end = size
-    if first & 0x20:
-        padding = data[-1]
-        if not 0 < padding <= size - offset:
-            raise BadPacket("RTP padding longer than the packet")
-        end -= padding
-    if offset > end:
-        raise BadPacket("RTP packet shorter than its CSRC list")
+    if size >= 16 and data[0] == 0x90:  # an extension, no CSRC, no padding: nearly all
+        _, second, sequence_number, timestamp, ssrc, profile, words = _LONG_HEADER.unpack_from(data)
+        start, end = 16, size
+    else:
+        if size < 12:
+            raise BadPacket("RTP packet shorter than its fixed header")
+        first, second, sequence_number, timestamp, ssrc = _HEADER.unpack_from(data)
+        if first >> 6 != 2:
+            raise BadPacket("RTP version is not 2")
+        start = 12 + 4 * (first & 0x0F)
+        profile = words = 0
+        if first & 0x10:
+            if size < start + 4:
+                raise BadPacket("RTP header extension truncated")
+            profile, words = _EXTENSION_HEADER.unpack_from(data, start)
+            start += 4
+        end = size
+        if first & 0x20:
+            padding = data[-1]
+            if not 0 < padding <= size - start - 4 * words:
+                raise BadPacket("RTP padding longer than the packet")
+            end -= padding
+    behind = start + 4 * words
+    if behind > end:
+        raise BadPacket("RTP packet shorter than its CSRC list or header extension")
+    block, places = b"", _NOWHERE
+    if words:
+        block = bytes(data[start:behind])
+        places = _places(profile, block)
     # RtpPacket(…) itself is a function in Python around this.
     return tuple.__new__(
-        RtpPacket, (second & 0x7F, second > 0x7F, sequence_number, timestamp, ssrc, extensions, offset, end)
+        RtpPacket, (second & 0x7F, second > 0x7F, sequence_number, timestamp, ssrc, block, places, behind, end)
     )
 
 
-def _read_one_byte(data: bytes, found: dict[int, bytes]) -> None:
-    offset, end = 0, len(data)
+class _Shape(NamedTuple):
+    """Blocks that agree with ``heads`` in the bits of ``mask``, all but the elements' values, have the same places."""
+
+    mask: int
+    heads: int
+    places: Places
+
+
+# By profile, length and first byte: the last shape seen. Senders have few, and keep to them.
+_shapes: dict[tuple[int, int, int], _Shape] = {}
+_MAX_SHAPES: Final = 1024
+_MAX_SHAPED: Final = 64  # bytes; what is longer is rare
+
+
+def _places(profile: int, block: bytes) -> Places:
+    """Where the elements lie; nowhere in a profile that is not known. Raises :class:`BadPacket`."""
+    key = (profile, len(block), block[0])
+    shape = _shapes.get(key)
+    if shape is not None and int.from_bytes(block, "big") & shape.mask == shape.heads:
+        return shape.places
+    if profile == ONE_BYTE_PROFILE:
+        places, ignored = _one_byte_places(block)
+    elif profile & 0xFFF0 == TWO_BYTE_PROFILE:
+        places, ignored = _two_byte_places(block)
+    else:
+        return _NOWHERE
+    if len(block) <= _MAX_SHAPED:
+        mask = bytearray(b"\xff" * len(block))
+        for place in ignored:
+            mask[place] = bytes(place.stop - place.start)
+        bits = int.from_bytes(mask, "big")
+        if len(_shapes) >= _MAX_SHAPES:
+            _shapes.clear()
+        _shapes[key] = _Shape(bits, int.from_bytes(block, "big") & bits, places)
+    return places
+
+
+def _one_byte_places(block: bytes) -> tuple[Places, list[slice]]:
+    """The places by identifier, and what of the block does not say where they are: the values."""
+    places: Places = {}
+    values: list[slice] = []
+    offset, end = 0, len(block)
     while offset < end:
-        head = data[offset]
+        head = block[offset]
         offset += 1
         if not head:  # a padding byte
             continue
         # Reserved, or padding that says it has a length: processing ends there (RFC 8285, section 4.2).
         if head < 0x10 or head >= 0xF0:
-            return
+            values.append(slice(offset, end))
+            break
         behind = offset + (head & 0x0F) + 1
         if behind > end:
             raise BadPacket("RTP header extension element truncated")
-        found[head >> 4] = data[offset:behind]
+        places[head >> 4] = slice(offset, behind)
+        values.append(slice(offset, behind))
         offset = behind
+    return places, values
 
 
-def _read_two_byte(data: bytes, found: dict[int, bytes]) -> None:
-    offset, end = 0, len(data)
+def _two_byte_places(block: bytes) -> tuple[Places, list[slice]]:
+    """As :func:`_one_byte_places`."""
+    places: Places = {}
+    values: list[slice] = []
+    offset, end = 0, len(block)
     while offset < end:
-        identifier = data[offset]
+        identifier = block[offset]
         offset += 1
         if not identifier:  # a padding byte
             continue
         if offset == end:
             raise BadPacket("RTP header extension element truncated")
-        length = data[offset]
-        offset += 1
-        if offset + length > end:
+        behind = offset + 1 + block[offset]
+        if behind > end:
             raise BadPacket("RTP header extension element truncated")
-        found[identifier] = data[offset : offset + length]
-        offset += length
+        places[identifier] = slice(offset + 1, behind)
+        values.append(slice(offset + 1, behind))
+        offset = behind
+    return places, values
 
 
 def pack_extensions(elements: list[tuple[int, bytes]]) -> tuple[bool, bytes]:
@@ -128,6 +189,5 @@ def pack_extensions(elements: list[tuple[int, bytes]]) -> tuple[bool, bytes]:
 
 def unpack_extensions(wide: bool, packed: bytes) -> list[tuple[int, bytes]]:
     """The elements that :func:`pack_extensions` packed."""
-    found: dict[int, bytes] = {}
-    (_read_two_byte if wide else _read_one_byte)(packed, found)
-    return list(found.items())
+    places, _ = (_two_byte_places if wide else _one_byte_places)(packed)
+    return [(identifier, packed[place]) for identifier, place in places.items()]
