@@ -11,6 +11,19 @@ AUDIO_SIZE: Final = 120
 MOST_IN_A_ROOM: Final = 500
 """The server's own limit (``RoomLimits.peers``)."""
 
+VIDEO_RATE: Final = 990.0
+"""Packets a second of the one video: 33 a burst."""
+
+ROOM_RATES: Final = (250.0, 50.0)
+"""The same of each participant's video and audio in a room of four."""
+
+SHARED_RATE: Final = 198.0
+"""That of one video for hundreds of consumers, whom one core must all serve: 99 thousand packets/s out to 499.
+
+What a consumer costs that is not forwarding (RTCP, timers) stays: only rows of one rate show whether a packet's cost is
+flat.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -47,9 +60,9 @@ class Case:
         return self.rooms * (self.senders + self.receivers)
 
 
-def one_to(consumers: int, rate: float = 990.0) -> Case:
+def one_to(consumers: int, rate: float = VIDEO_RATE) -> Case:
     """One room, one video of so many packets a second."""
-    return Case(f"1 → {consumers}", 1, 1, consumers, rate, 0.0)
+    return Case(f"1 → {consumers}{'' if rate == VIDEO_RATE else f', {rate:g}/s'}", 1, 1, consumers, rate, 0.0)
 
 
 def audio_to(consumers: int) -> Case:
@@ -57,15 +70,17 @@ def audio_to(consumers: int) -> Case:
     return Case(f"audio only, 1 → {consumers}", 1, 1, consumers, 0.0, 50.0)
 
 
-def rooms_of_four(rooms: int) -> Case:
+def rooms_of_four(rooms: int, video: float = ROOM_RATES[0], audio: float = ROOM_RATES[1]) -> Case:
     """Everyone sends audio and video and receives everyone else's."""
-    return Case(f"{rooms} rooms of 4", rooms, 4, 4, 250.0, 50.0, everyone=True)
+    rates = "" if (video, audio) == ROOM_RATES else f", {video:g} + {audio:g}/s"
+    return Case(f"{rooms} rooms of 4{rates}", rooms, 4, 4, video, audio, everyone=True)
 
 
 FULL: Final = (
-    *(one_to(consumers) for consumers in (10, 50, 100, 200, MOST_IN_A_ROOM - 1)),
+    *(one_to(consumers) for consumers in (10, 50, 100, 200)),
+    *(one_to(consumers, SHARED_RATE) for consumers in (50, 200, MOST_IN_A_ROOM - 1)),
     rooms_of_four(10),
-    rooms_of_four(50),
+    rooms_of_four(50, 15.0, 25.0),  # at the usual rates 180 thousand packets/s, one by one: more than a core sends
     audio_to(MOST_IN_A_ROOM - 1),
 )
 QUICK: Final = (one_to(10), one_to(50), rooms_of_four(10))

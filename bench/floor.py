@@ -108,11 +108,11 @@ def floor_pair(peers: int = 50, seconds: float = 4.0) -> FloorPair:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--floor-peers", type=int, default=50, metavar="N")
-    parser.add_argument("--floor-seconds", type=float, metavar="S", help="for each way; default 8, quick 3")
+    parser.add_argument("--floor-seconds", type=float, metavar="S", help="for each way; default 5, quick 3")
 
 
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
-    seconds = arguments.floor_seconds or (3.0 if arguments.quick else 8.0)
+    seconds = arguments.floor_seconds or (3.0 if arguments.quick else 5.0)
     cpus = split_cpus()
     found, remarks = [], []
     try:

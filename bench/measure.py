@@ -25,11 +25,15 @@ _BEST: Final = 0.9  # the quantile that is called the best: one lucky window is 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of a run: seconds of CPU time used in it, packets forwarded, the gauge's speed where known."""
+    """A stretch of a run: seconds of CPU time used in it, packets forwarded, the gauge's speed where known.
+
+    ``waited``: seconds that the server was ready and did not run, all threads.
+    """
 
     cpu: float
     packets: int
     speed: float | None = None
+    waited: float = 0.0
 
     @property
     def cost(self) -> float:
@@ -95,7 +99,7 @@ class Watch:
         self._gauge = gauge
         # Owned.
         self.windows: list[Window] = []
-        self._last: tuple[float, int, GaugeReading | None] | None = None
+        self._last: tuple[float, float, int, GaugeReading | None] | None = None
         self._due = 0.0
 
     def start(self) -> None:
@@ -108,14 +112,15 @@ class Watch:
         if self._last is None or time.monotonic() < self._due:
             return
         before, self._last = self._last, self._read()
-        cpu, packets, reading = self._last
-        speed = speed_between(before[2], reading) if before[2] is not None and reading is not None else None
-        self.windows.append(Window(cpu - before[0], packets - before[1], speed))
+        cpu, waited, packets, reading = self._last
+        speed = speed_between(before[3], reading) if before[3] is not None and reading is not None else None
+        self.windows.append(Window(cpu - before[0], packets - before[2], speed, waited - before[1]))
         self._due = time.monotonic() + WINDOW
 
-    def _read(self) -> tuple[float, int, GaugeReading | None]:
-        cpu = sum(run for pid in self._pids for run, _ in thread_times(pid)) / 1e9
-        return cpu, self._packets(), self._gauge.read() if self._gauge is not None else None
+    def _read(self) -> tuple[float, float, int, GaugeReading | None]:
+        times = [each for pid in self._pids for each in thread_times(pid)]
+        cpu, waited = sum(run for run, _ in times) / 1e9, sum(waited for _, waited in times) / 1e9
+        return cpu, waited, self._packets(), self._gauge.read() if self._gauge is not None else None
 
 
 def sibling_slowdown(cpus: tuple[int, int], seconds: float = 0.3) -> float:

@@ -12,16 +12,18 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from bench.cases import one_to, rooms_of_four
+from bench.cases import Case, one_to, rooms_of_four
 from bench.cc import NoCompiler
 from bench.clip import vp8_clip
 from bench.floor import floor_pair
 from bench.peers import DRIVERS, Driver, driver
 from bench.plots import Plot
 from bench.report import Section, run
-from bench.result import HEADER, Result, described, row
+from bench.result import HEADER, Result, described, row, steady
+from bench.scene import Clip
 from bench.server_process import split_cpus
 from bench.trial import Plan, measure
 
@@ -36,12 +38,12 @@ class _Outcome:
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", nargs="+", choices=DRIVERS, default=list(DRIVERS))
-    parser.add_argument("--peer-seconds", type=float, metavar="S", help="of load measured; default 15, quick 4")
+    parser.add_argument("--peer-seconds", type=float, metavar="S", help="of load measured; default 8, quick 4")
 
 
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
-    seconds = arguments.peer_seconds or (4.0 if arguments.quick else 15.0)
-    plan = Plan(seconds=seconds, warm_up=1.5 if arguments.quick else 3.0)
+    seconds = arguments.peer_seconds or (4.0 if arguments.quick else 8.0)
+    plan = Plan(seconds=seconds, warm_up=1.5 if arguments.quick else 2.0)
     floor = floor_pair(peers=10, seconds=3.0 if arguments.quick else 6.0)
     outcomes = [_run(driver(name), plan) for name in arguments.peers]
     results = [result for outcome in outcomes for result in outcome.results]
@@ -63,6 +65,7 @@ def sections(arguments: argparse.Namespace) -> Iterator[Section]:
                 "CPU per forwarded packet",
                 "CPU µs per packet",
                 bars={f"{r.case}: {r.server}": r.median for r in sorted(results, key=_by_case) if r.median is not None},
+                log=True,
             )
         ]
         if results
@@ -78,18 +81,22 @@ def _run(peer: Driver, plan: Plan) -> _Outcome:
     missing = peer.missing()
     if missing:
         return _Outcome((), [f"{peer.name}: skipped, {missing}."])
-    cpus = split_cpus()
     results, notes = [], []
     for case in CASES:
         try:
             clip = vp8_clip(case.video) if peer.real_media else None
-            with peer.start(cpus[0] if cpus else None) as running:
-                results.append(measure(peer.name, running, case, plan, clip))
+            results.append(steady(partial(_measure, peer, case, plan, clip)))
         except NoCompiler as error:
             notes.append(f"{peer.name}, {case.name}: skipped, {error}.")
         except Exception as error:  # Another project's server: what breaks there must not end the run.
             notes.append(f"{peer.name}, {case.name}: failed, {error!r}.")
     return _Outcome(results, notes)
+
+
+def _measure(peer: Driver, case: Case, plan: Plan, clip: Clip | None) -> Result:
+    cpus = split_cpus()
+    with peer.start(cpus[0] if cpus else None) as running:
+        return measure(peer.name, running, case, plan, clip)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,13 +15,15 @@ class NoPlots(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Bars (``bars``: label → value) or lines (``lines``: label → points (x, y)), never both."""
+    """Bars (``bars``: label → value) or lines (``lines``: label → points (x, y)), never both; ``log``: bars of both
+    hundreds and ones."""
 
     title: str
     y_label: str
     x_label: str = ""
     bars: Mapping[str, float] = field(default_factory=dict)
     lines: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    log: bool = False
 
 
 def draw(plot: Plot, path: Path) -> None:
@@ -42,6 +44,8 @@ def draw(plot: Plot, path: Path) -> None:
         axes.invert_yaxis()
         axes.set_xlabel(plot.y_label)
         axes.margins(x=0.12)
+        if plot.log:
+            axes.set_xscale("log")
     else:
         for label, points in plot.lines.items():
             axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=label)
@@ -50,4 +54,4 @@ def draw(plot: Plot, path: Path) -> None:
         axes.set_ylim(bottom=0)
         axes.legend()
     axes.grid(visible=True, alpha=0.3)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)

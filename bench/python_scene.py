@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Self
 
-from bench.cases import Case
+from bench.cases import Case, one_to
 from bench.cc import NoCompiler
 from bench.dtls import GCM, ClientIdentity
 from bench.load import Call
@@ -25,7 +25,7 @@ class PythonScene:
     def __init__(
         self, peer: Running, case: Case, *, even: bool, feedback: bool, identity: ClientIdentity | None
     ) -> None:
-        if not isinstance(peer, TrioSfuServer) or case.rooms != 1 or case.audio or case.everyone:
+        if not isinstance(peer, TrioSfuServer) or case != one_to(case.receivers):
             raise NoCompiler(f"{case.name} needs the compiled generator, which needs a C compiler and libcrypto 3")
         self._peer = peer
         self._case = case

@@ -237,6 +237,10 @@ class Scene:
         passed: dict[str, int] = {name: getattr(now, name) - getattr(before, name) for name in _COUNTED}
         return replace(now, **passed)  # type: ignore[arg-type]
 
+    def take_latencies(self) -> Sequence[int]:
+        """Of the samples since they were last taken, in µs; :meth:`totals` then has the later ones only."""
+        return self._generator.take_latencies()
+
     def settle(self) -> None:
         """Until nothing has come for 0.3 s; 5 s at most."""
         quiet = give_up = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -63,6 +64,14 @@ def resident_memory(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def allow_files(count: int) -> None:
+    """Raise the soft limit of open files as far as that is allowed; servers started from now on inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def split_cpus() -> tuple[int, int] | None:

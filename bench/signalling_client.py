@@ -34,16 +34,12 @@ class SignallingError(Exception):
 
 
 class SignallingClient:
-    """One user: connects in the constructor, ``close`` or the ``with`` statement ends it.
-
-    ``events`` keeps the last 256 events as (name, arguments).
-    """
+    """One user: connects in the constructor, ``close`` or the ``with`` statement ends it. Events are not looked at."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "http" or parts.hostname is None:
             raise SignallingError(f"only http:// URLs are spoken here, not {url}")
-        self.events: deque[tuple[str, list[Any]]] = deque(maxlen=256)
         self.sid = ""
         self._acks: dict[int, Any] = {}
         self._next_ack = 0
@@ -154,9 +150,6 @@ class SignallingClient:
     def _handle(self, message: str) -> None:
         if message.startswith("2"):
             self._send("3" + message[1:])
-        elif message.startswith("42"):
-            name, *arguments = json.loads(message[message.index("[") :])
-            self.events.append((name, arguments))
         elif message.startswith("43"):
             bracket = message.index("[")
             self._acks[int(message[2:bracket])] = json.loads(message[bracket:])

@@ -93,11 +93,11 @@ def _handled(case: Case, totals: Totals, seconds: float) -> dict[str, str]:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage-consumers", type=int, default=50, metavar="N")
     parser.add_argument("--stage-rooms", type=int, default=10, metavar="N", help="rooms of four; 0: none")
-    parser.add_argument("--stage-seconds", type=float, metavar="S", help="of sampling; default 20, quick 8")
+    parser.add_argument("--stage-seconds", type=float, metavar="S", help="of sampling; default 12, quick 8")
 
 
 def sections(arguments: argparse.Namespace) -> Iterator[Section]:
-    seconds = arguments.stage_seconds or (8.0 if arguments.quick else 20.0)
+    seconds = arguments.stage_seconds or (8.0 if arguments.quick else 12.0)
     cases = [one_to(arguments.stage_consumers)]
     if arguments.stage_rooms:
         cases.append(rooms_of_four(arguments.stage_rooms))

@@ -1,19 +1,19 @@
-"""Which windows count, what the floor's output says, how the limit is searched, and how results are written."""
+"""Which windows count, and what the floor's output says."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
-from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench.cases import FULL, SHARED_RATE
 from bench.floor import FloorPair, parse_output
 from bench.gauge import Gauge, GaugeReading, speed_between
-from bench.limit import search
 from bench.measure import Window, cost, kept
-from bench.plots import Plot
-from bench.report import Section, markdown, write
+from bench.result import HEADER, Result, remarks, row, steady
 
 
 def test_windows_in_which_the_core_was_slow_do_not_count() -> None:
@@ -70,38 +70,31 @@ def test_without_a_floor_there_is_no_multiple() -> None:
     assert FloorPair(2.0, 1.0).multiple_of_segmented(3.0) == 3.0
 
 
-@pytest.mark.parametrize("limit", [80.0, 700.0, 1000.0, 4321.0])
-def test_the_search_comes_within_three_per_cent_of_the_limit(limit: float) -> None:
-    found = search(lambda rate: rate <= limit, 500.0)
-    assert limit / 1.03 <= found <= limit
+def test_user_and_system_add_up_to_the_median() -> None:
+    values: dict[str, Any] = {field.name: None for field in dataclasses.fields(Result)}
+    values |= {"packets_timely": 10, "seconds": 1.0, "delivery_ratio": 1.0, "case": "x"}
+    result = Result(**(values | {"median": 4.0, "user": 6.0, "system": 2.0}))
+    shown = dict(zip(HEADER, row(result, FloorPair(None, None)), strict=True))
+    assert (shown["user"], shown["system"]) == (3.0, 1.0)
 
 
-def test_the_search_gives_up_where_nothing_holds() -> None:
-    tried: list[float] = []
-
-    def holds(rate: float) -> bool:
-        tried.append(rate)
-        return False
-
-    assert search(holds, 800.0) == 0.0
-    assert tried == [800.0, 100.0]
+def test_a_rate_beyond_one_core_is_said_to_be_no_measure() -> None:
+    values: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Result)} | {"case": "x", "server": "janus"}
+    beyond, fine = (Result(**(values | {"delivery_ratio": ratio, "server_cpu_share": 0.98})) for ratio in (0.4, 1.0))
+    assert any("more than one core carries" in said for said in remarks(beyond))
+    assert remarks(fine) == []
 
 
-def test_a_section_is_a_table_with_its_remarks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    section = Section("x", "Title", "python -m x", ("a", "b"), [("one", 1.234), (None, 250.4)], ["A remark."])
-    text = markdown(section)
-    assert text.startswith("## Title\n\n`python -m x`\n\n| a | b |\n|---|---|\n| one | 1.23 |\n| – | 250 |\n")
-    assert text.endswith("- A remark.\n")
-    write([section], tmp_path / "out.md")
-    assert text in capsys.readouterr().out
-    assert text in (tmp_path / "out.md").read_text()
+def test_the_cases_of_a_full_run_are_within_what_a_core_carries() -> None:
+    assert max(case.packets_out for case in FULL) < 200_000
+    assert {case.receivers for case in FULL if case.video == SHARED_RATE} == {50, 200, 499}
+    assert len({case.name for case in FULL}) == len(FULL)
 
 
-def test_a_plot_is_drawn_where_matplotlib_is_there(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    section = Section(
-        "x", "Title", "x", (), [], plots=[Plot("T", "µs", bars={"a": 1.0}), Plot("T", "y", "x", lines={"l": [(1, 2)]})]
-    )
-    write([section], tmp_path / "out.md")
-    assert {path.name for path in tmp_path.glob("*.png")} == {"x.png", "x1.png"}
-    assert "![Title](x1.png)" in (tmp_path / "out.md").read_text()
+def test_a_run_in_which_the_generator_was_late_is_made_again() -> None:
+    values: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(Result)}
+    late, later, fine = (Result(**(values | {"latest_burst": seconds})) for seconds in (0.2, 2.0, 0.01))
+    runs = iter([fine, late, fine, late, later])
+    assert steady(lambda: next(runs)) is fine
+    assert steady(lambda: next(runs)) is fine
+    assert steady(lambda: next(runs)) is late

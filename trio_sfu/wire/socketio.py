@@ -119,7 +119,11 @@ def encode_packet(packet: Packet) -> list[str | bytes]:
     ``data`` is made of what JSON has, and bytes; lists, not tuples. Raises TypeError or ValueError for
     anything else: the application's mistake.
     """
-    encoded = _Codec(int(packet.type), packet.data, packet.namespace, packet.id).encode()
+    fields = (int(packet.type), packet.data, packet.namespace, packet.id)
+    try:
+        encoded = _Codec(*fields, binary=False).encode()
+    except TypeError:  # bytes in it: the codec's own search for them costs as much as all the rest
+        encoded = _Codec(*fields, binary=True).encode()
     return encoded if isinstance(encoded, list) else [encoded]
 
 
