@@ -24,6 +24,7 @@ PARTS: Final = {
     "floor": "floor",
     "forward": "forward",
     "stages": "stages",
+    "overload": "overload",
     "peers": "peers_run",
     "collector": "collector",
     "signalling": "signalling",

@@ -24,6 +24,12 @@ typedef struct {
     uint64_t delivered;
     uint64_t gaps;         /* numbers skipped, less those that came late */
     uint64_t duplicates;
+    uint32_t timestamp;    /* of the frame that comes */
+    uint32_t in_frame;     /* its packets so far */
+    uint32_t ended;
+    uint32_t whole;        /* the least packets of a frame; 0: not looked at */
+    uint64_t frames;       /* that ended with a marker */
+    uint64_t torn;         /* that did not, or were too short */
 } stream_t;
 
 typedef struct {
@@ -304,6 +310,19 @@ static void note_number(gen_t *gen, stream_t *stream, uint16_t number) {
     gen->delivered++;
 }
 
+static void note_frame(stream_t *stream, const uint8_t *packet) {
+    uint32_t timestamp = get32(packet + 4);
+    if (timestamp != stream->timestamp || !stream->in_frame) {
+        if (stream->in_frame && !stream->ended) stream->torn++;
+        stream->timestamp = timestamp, stream->in_frame = stream->ended = 0;
+    }
+    stream->in_frame++;
+    if (!(packet[1] & 0x80)) return;
+    stream->ended = 1;
+    stream->frames++;
+    if (stream->in_frame < stream->whole) stream->torn++;
+}
+
 static void sample(gen_private *gen, int port, stream_t *stream, uint8_t *packet, int size, int64_t received) {
     gen_t *public = &gen->public;
     /* `expected` has gone past this number already: at 0 the packet was still of the cycle before. */
@@ -346,6 +365,7 @@ static void take(gen_private *gen, int index, uint8_t *packet, int size, int64_t
             if (stream->ssrc != ssrc) continue;
             uint16_t number = get16(packet + 2);
             int fresh = !stream->started, in_order = fresh || number == stream->expected;
+            if (stream->whole && (fresh || (uint16_t)(number - stream->expected) < 0x8000)) note_frame(stream, packet);
             note_number(public, stream, number);
             ++*media;
             if (port->transport_cc_id && (packet[0] & 0x10)) *last = packet;

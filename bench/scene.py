@@ -10,9 +10,9 @@ import random
 import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bench.cases import AUDIO_SIZE, FRAMES_PER_SECOND, VIDEO_SIZE, Case
 from bench.dtls import GCM, ClientIdentity
@@ -158,6 +158,38 @@ class Scene:
             for stream, source in zip(endpoint.formats, endpoint.sources, strict=True):
                 if stream.kind == "video":
                     source.per_frame, source.interval = video / frames, round(1e9 / frames)
+
+    def look_at_frames(self, packets: int) -> None:
+        """From now on a frame of video that has come with fewer packets counts as torn."""
+        for stream in self._received("video"):
+            stream.whole = packets
+
+    def frames(self) -> tuple[int, int]:
+        """Frames of video that have ended at consumers so far, and those that came in part only."""
+        streams = list(self._received("video"))
+        return sum(stream.frames for stream in streams), sum(stream.torn for stream in streams)
+
+    def counted(self, kind: str) -> tuple[int, int]:
+        """Packets of a kind that have reached consumers so far, and what a lossless server would have delivered."""
+        expected = 0
+        for room in self._rooms:
+            sent = {
+                id(user): sum(
+                    source.sent
+                    for each, source in zip(user.sending.formats, user.sending.sources, strict=True)
+                    if each.kind == kind
+                )
+                for user in room
+                if user.sending is not None
+            }
+            expected += sum(sum(sent.values()) - sent.get(id(user), 0) for user in room if user.receiving is not None)
+        return sum(stream.delivered for stream in self._received(kind)), expected
+
+    def _received(self, kind: str) -> Iterator[Any]:
+        for endpoint in self._receivers:
+            for each, stream in zip(endpoint.expected, endpoint.streams, strict=True):
+                if each.kind == kind:
+                    yield stream
 
     def restart(self) -> None:
         """Count from here."""

@@ -88,14 +88,20 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    arguments: Sequence[str] = (), *, cpu: int | None = None, module: Sequence[str] = ("trio_sfu",)
+    arguments: Sequence[str] = (),
+    *,
+    cpu: int | None = None,
+    module: Sequence[str] = ("trio_sfu",),
+    tree: Path | None = None,
 ) -> Iterator[RunningServer]:
     """Start ``python -m trio_sfu`` on free ports of 127.0.0.1; SIGTERM, then SIGKILL after 5 s, ends it.
 
     :param module: what to run in its place, with arguments before the server's.
+    :param tree: another checkout whose server it is to be.
 
     Its output is always read on; the last 50 lines are kept for the error message. Raises ServerStartError.
     """
+    tree = (tree or Path(__file__).parent.parent).absolute()
     command = [sys.executable, "-m", *module, "--host", "127.0.0.1", "--port", "0", "--media-port", "0"]
     everywhere = os.sched_getaffinity(0)
     if cpu is not None:
@@ -103,11 +109,11 @@ def running_server(
     try:
         process = subprocess.Popen(
             [*command, *arguments],
-            cwd=Path(__file__).parent.parent,
+            cwd=tree,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(tree)},
         )
     finally:
         os.sched_setaffinity(0, everywhere)

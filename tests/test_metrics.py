@@ -1,6 +1,7 @@
 """The text that Prometheus reads."""
 
-from trio_sfu.metrics import Metric, Metrics, counter, counters, gauge, process_metrics, render
+from trio_sfu.media.overload import Measured, Overload
+from trio_sfu.metrics import Metric, Metrics, counter, counters, gauge, overload_metrics, process_metrics, render
 
 
 def test_format() -> None:
@@ -37,3 +38,14 @@ async def test_the_process() -> None:
     assert float(values["trio_sfu_open_fds"]) >= 3
     assert float(values["trio_sfu_resident_bytes"]) > 1e6
     assert values["trio_sfu_rooms"] == "0"
+
+
+def test_overload_is_shown() -> None:
+    overload = Overload()
+    for tick in range(50):
+        overload.update(Measured(100 + 0.02 * tick, 0.05 + 0.01 * tick, 0.02 * tick))
+    shown = {metric.name: metric.values[0][1] for metric in overload_metrics(overload)}
+    assert shown["overload_strained"] == shown["overload_episodes_total"] == 1
+    assert 0.0 <= shown["overload_video_kept"] < 0.5
+    assert 0.5 < shown["overload_seconds_total"] < 1.0
+    assert shown["behind_seconds"] == overload.late

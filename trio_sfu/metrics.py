@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import trio
 
 from trio_sfu.hls.service import HlsService
+from trio_sfu.media.overload import Overload
 from trio_sfu.rooms.registry import Rooms
 from trio_sfu.signalling.engineio import EngineServer
 from trio_sfu.signalling.http import HttpStats
@@ -120,6 +121,7 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
             "invalid": received.invalid,
             "limited": received.limited,
             "early": received.early,
+            "refused": received.refused,
             "replayed": received.replayed,
             "unauthentic": received.unauthentic,
             "kernel": kernel,
@@ -133,6 +135,15 @@ def endpoint_metrics(endpoint: UdpEndpoint) -> Iterable[Metric]:
         "reason",
         {"congested": sum(c.congested for c in sent), "failed": sum(c.failed for c in sent)},
     )
+
+
+def overload_metrics(overload: Overload) -> Iterable[Metric]:
+    """What is left out where there is more to do than can be done."""
+    yield gauge("behind_seconds", "How late what came last was handled.", overload.late)
+    yield gauge("overload_strained", "1 while video is not repaired for want of time, else 0.", overload.strained)
+    yield gauge("overload_video_kept", "Share of the video that is sent on: 1 unless overloaded.", overload.keep)
+    yield counter("overload_episodes_total", "Times that video began to be left out.", overload.episodes)
+    yield counter("overload_seconds_total", "Time in which video was left out.", overload.seconds)
 
 
 def tcp_metrics(counted: TcpCounters) -> Iterable[Metric]:

@@ -27,6 +27,7 @@ from trio_sfu.metrics import (
     Metrics,
     endpoint_metrics,
     hls_metrics,
+    overload_metrics,
     process_metrics,
     resumption_metrics,
     room_metrics,
@@ -113,6 +114,7 @@ async def open_server(config: Config, *, dist: Path = DIST) -> AsyncIterator[Ser
         ):
             metrics.add(partial(room_metrics, rooms))
             metrics.add(partial(endpoint_metrics, endpoint))
+            metrics.add(partial(overload_metrics, endpoint.load.overload))
             port = listeners[0].socket.getsockname()[1]
             media, media_tcp = (
                 tuple(ListenAddress(each.host, each.announced, each.port) for each in sockets_of_media)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.peer import RemoteParameters
@@ -83,6 +84,10 @@ class TrioSfuServer:
             self._rooms[room] = f"{room}-{next(self._numbers)}"
         return TrioSfuSession(self.url, self._rooms[room], create=not known)
 
+    def name_of(self, room: str) -> str:
+        """What the server knows a room by that somebody has joined."""
+        return self._rooms[room]
+
 
 class TrioSfuDriver:
     """See :class:`bench.peers.Driver`. Live streams are off: the others have none."""
@@ -90,15 +95,17 @@ class TrioSfuDriver:
     name = "trio_sfu"
     real_media = False
 
-    def __init__(self, options: Sequence[str] = ("--no-hls",)) -> None:
+    def __init__(self, options: Sequence[str] = ("--no-hls",), tree: Path | None = None) -> None:
+        """``tree``: another checkout whose server it is to be."""
         self._options = tuple(options)
+        self._tree = tree
 
     def missing(self) -> str | None:
         return None
 
     @contextmanager
     def start(self, cpu: int | None) -> Iterator[Running]:
-        with running_server(self._options, cpu=cpu) as server:
+        with running_server(self._options, cpu=cpu, tree=self._tree) as server:
             yield TrioSfuServer(server.url, [server.pid])
 
 

@@ -259,6 +259,7 @@ class Pipeline:
             if source.producer.closed:
                 continue  # the room knows, and another run is about to follow
             source.consumer = self._router.consume(source.transport, source.producer, capabilities)
+            source.consumer.priority = 255  # it stands for everybody who watches the stream
             if isinstance(source.feed, VideoFeed):
                 nursery.start_soon(self._ask_for_keyframes, source.feed, source.consumer)
 

@@ -53,7 +53,9 @@ class Consumer:
     __slots__ = (
         "_began_at",
         "_begin_at",
+        "_ceiling",
         "_cross_by",
+        "_ending",
         "_last_sent",
         "_layers",
         "_needs_keyframe",
@@ -78,6 +80,7 @@ class Consumer:
         "counted",
         "firs_received",
         "fraction_lost",
+        "granted",
         "id",
         "kind",
         "limit",
@@ -143,7 +146,11 @@ class Consumer:
         """Told which layers of a producer that has several go out from now on, None: none do. Must not block."""
         self.preferred: Layers = preferred_layers or EVERYTHING
         self.limit: Layers | None = EVERYTHING
-        """The highest layers that there is bandwidth for; None: for nothing at all. See :meth:`set_limit`."""
+        """The highest layers that go out; None: nothing at all. See :meth:`set_limit` and :meth:`set_ceiling`."""
+        self.granted: Layers | None = EVERYTHING
+        """What there is bandwidth for, be there time for it or not."""
+        self._ceiling: Layers | None = EVERYTHING  # by the server's load
+        self._ending = False  # the rest of the frame that has begun goes out all the same
         self._told: Layers | None = Layers(0, 0) if producer.type == "simple" else None
         self.paused = paused
         self.closed = False
@@ -234,7 +241,7 @@ class Consumer:
 
     def _desynchronise(self) -> None:
         """Send nothing until the next keyframe, nor what waits to be sent."""
-        self._synchronised = False
+        self._synchronised = self._ending = False
         self._session.hurry()
         if self._pacer is not None:
             self._pacer.drop(self)
@@ -434,6 +441,29 @@ class Consumer:
 
         ``at_once``: the path is full, so another stream than the one to go over to is not sent until it is there.
         """
+        self.granted = limit
+        self._apply(_lower(limit, self._ceiling), at_once=at_once)
+
+    def set_ceiling(self, ceiling: Layers | None) -> None:
+        """Let nothing above ``ceiling`` go out either, for want of the server's time; None: nothing at all.
+
+        The frame that is going out is finished.
+        """
+        if ceiling == self._ceiling:
+            return
+        self._ceiling = ceiling
+        begun = ceiling is None and self._synchronised
+        if begun:
+            self._flush(self._session.now())
+        self._apply(_lower(self.granted, ceiling), at_once=False)
+        self._ending = begun
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is to go out for want of bandwidth or time, nor the rest of a frame."""
+        return self.limit is None and not self._ending
+
+    def _apply(self, limit: Layers | None, *, at_once: bool) -> None:
         now = self._session.now()
         if limit == self.limit:
             if at_once:
@@ -465,6 +495,14 @@ class Consumer:
         """What may go out of what is preferred, and the bit rate of each, ascending; none while that is not known."""
         options = self.producer.options(now)
         return [option for option in options if self.preferred.hold(option[0])] or options[:1]
+
+    def affordable(self, now: float) -> list[tuple[Layers, int]] | None:
+        """:meth:`options` that there is bandwidth for; None where nothing is to go out whatever the server's load."""
+        granted = self.granted
+        if granted is None or self.paused or self.producer.paused:
+            return None
+        options = self.options(now)
+        return [option for option in options if granted.hold(option[0])] or options[:1]
 
     def tell_layers(self, now: float) -> None:
         """Say which layers go out, where they are others than before; of a stream without any, whether it goes out."""
@@ -517,8 +555,11 @@ class Consumer:
     def forward(self, view: LayerView, batch: Batch, now: float) -> None:
         """Send the packets of ``batch`` that came by ``view``."""
         if self._session.sink is None or self.paused or self.limit is None:
-            return
-        if view is not self._view or not self._synchronised:
+            rest = self._rest_of_frame(view, batch)
+            if rest is None:
+                return
+            batch = rest
+        elif view is not self._view or not self._synchronised:
             begun = self._begin_with(view, batch, now)
             if begun is None:
                 return
@@ -565,6 +606,14 @@ class Consumer:
         self._traffic.rtp_sent += octets
         numbers.advance(batch)
         self._last_sent = now
+
+    def _rest_of_frame(self, view: LayerView, batch: Batch) -> Batch | None:
+        """What goes out of ``batch`` though nothing is to go out any more, see :meth:`set_ceiling`."""
+        if not self._ending or view is not self._view:
+            return None
+        rest = [packet for packet in batch.packets if self._numbers.is_past(packet)]
+        self._ending = len(rest) == batch.count
+        return Batch(rest) if rest else None
 
     def _begin_with(self, view: LayerView, batch: Batch, now: float) -> Batch | None:
         """Where the consumer can begin, or go over to another stream, within ``batch``: the rest of it."""
@@ -614,13 +663,16 @@ class Consumer:
         """
         self.nacks_received += 1
         self.packets_nacked += len(lost)
-        silent = self.paused or self.limit is None
+        silent = self.paused or self.limit is None or (self.kind == "video" and self._session.overload.strained)
         if self._retransmitter is not None and self._session.sink is not None and not silent:
             self._retransmitter.answer(lost, self._numbers.last, self.round_trip, now)
 
     def probe(self, octets: int, now: float) -> int:
         """Send about so much again to probe the path, see :meth:`Retransmitter.probe`; returns what has been sent."""
+        overload = self._session.overload
         if self._retransmitter is None or not self.active or not self._synchronised:
+            return 0
+        if overload.strained or overload.overloaded:
             return 0
         return self._retransmitter.probe(octets, self._numbers.last, now)
 
@@ -691,6 +743,13 @@ class Consumer:
         while len(self._report_sent) > 8:
             del self._report_sent[next(iter(self._report_sent))]
         return SenderReport(self.ssrc, ntp, timestamp & 0xFFFFFFFF, self.packets & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)
+
+
+def _lower(one: Layers | None, other: Layers | None) -> Layers | None:
+    """What both allow."""
+    if one is None or other is None:
+        return None
+    return Layers(min(one.spatial, other.spatial), min(one.temporal, other.temporal))
 
 
 def _stamp(ssrc: int, mid: str, ids: dict[str, int]) -> Stamp:

@@ -265,10 +265,23 @@ class IncomingStream:
         """The sender has begun anew, with other numbers and timestamps. What it sent before cannot be told apart."""
         self.restarts += 1
         self._newest = number
+        self.sender_report = None
+        self._forget()
+
+    def interrupt(self) -> None:
+        """Nothing comes for some time, for want of the server's; nothing that came before is asked for any more."""
+        self.last_arrival = None
+        if self.nack is not None:
+            self.nack.reset()
+        if self.keyframes is not None:
+            self.keyframes.cancel()
+        self._forget()
+
+    def _forget(self) -> None:
+        """What comes next follows on nothing."""
         self._restart_number = -1
         self._pending.clear()
         self.cache.clear()
-        self.sender_report = None
         for view in self._views:
             view.restart()
             for consumer in view.consumers:

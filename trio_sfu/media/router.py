@@ -19,8 +19,10 @@ from trio_sfu.media.ortc import (
     get_producer_mapping,
     validate_rtp_parameters,
 )
+from trio_sfu.media.overload import Overload
 from trio_sfu.media.parameters import MediaKind, RtpCapabilities, RtpParameters
 from trio_sfu.media.producer import Producer
+from trio_sfu.media.relief import Relief
 from trio_sfu.media.rtp_session import RtpSession
 
 __all__ = ["MediaTransport", "Router"]
@@ -41,16 +43,23 @@ class Router:
         self,
         random: Random | None = None,
         batch: Callable[[], AbstractContextManager[None]] = nullcontext,
+        overload: Overload | None = None,
     ) -> None:
-        """``batch`` makes a context in which packets are collected, to be sent together at its end."""
+        """``batch`` makes a context in which packets are collected, to be sent together at its end.
+
+        ``overload``: the process's, which says how much video goes out; None: all.
+        """
         self._batch: Final = batch
+        self._overload: Final = overload or Overload()
         self.rtp_capabilities: Final[RtpCapabilities] = router_rtp_capabilities()
         self._random: Final = random or Random()
+        self._relief: Final = Relief(self._overload, self._random.random())
         self._sessions: dict[RtpSession, None] = {}
 
     def add_session(self, session: RtpSession) -> None:
         """Include a transport's session in :meth:`tick`, until :meth:`remove_session`."""
         self._sessions[session] = None
+        session.overload = self._overload
 
     def remove_session(self, session: RtpSession) -> None:
         """Undo :meth:`add_session`; a second call does nothing."""
@@ -139,6 +148,7 @@ class Router:
     def tick(self, now: float) -> None:
         """Carry out what is due in all sessions; to be called every 20 ms while there are any."""
         with self._batch():
+            self._relief.tick(self._sessions, now)
             for session in tuple(self._sessions):
                 try:
                     session.tick(now)

@@ -22,6 +22,7 @@ from trio_sfu.media.capabilities import (
 from trio_sfu.media.consumer import Consumer
 from trio_sfu.media.errors import MediaError
 from trio_sfu.media.incoming_stream import IncomingStream
+from trio_sfu.media.overload import Overload
 from trio_sfu.media.producer import Producer
 from trio_sfu.media.rates import Rates
 from trio_sfu.media.receive_limit import ReceiveLimit
@@ -63,6 +64,7 @@ _MAX_REMB_SSRCS: Final = 255
 _UNLIMITED: Final = 1_000_000_000  # bit/s
 _MAX_RTCP_SIZE: Final = 1200
 _NTP_EPOCH: Final = 2208988800  # seconds from 1900 to 1970
+_CALM: Final = Overload()
 
 
 class SessionCounters:
@@ -112,6 +114,11 @@ class RtpSession:
         self._extension_ids: dict[str, int] = {}
         self._arrivals: ArrivalRecorder | None = None
         self._limit: ReceiveLimit | None = None
+        self.overload: Overload = _CALM
+        """The process's; set by the router."""
+        self.on_refuse: Callable[[frozenset[int]], None] | None = None
+        """Told the SSRCs of which nothing is to be decrypted any more, all that there are. Must not block."""
+        self._refused: frozenset[int] = frozenset()
         self.bandwidth: BandwidthControl | None = None
         """Towards the peer; None where it does not tell what arrives."""
         self.round_trip: Final = RoundTrip()
@@ -193,6 +200,21 @@ class RtpSession:
         self._incoming[stream.ssrc] = (stream, producer)
         if stream.rtx_ssrc is not None:
             self._repairs[stream.rtx_ssrc] = (stream, producer)
+
+    def refuse(self, producers: Collection[Producer]) -> None:
+        """Have nothing more of these, for want of the server's time, and everything of the others again.
+
+        They do not notice but by what their reports say is lost.
+        """
+        streams = [stream for producer in producers for stream in producer.streams.values()]
+        ssrcs = frozenset(ssrc for stream in streams for ssrc in (stream.ssrc, stream.rtx_ssrc) if ssrc is not None)
+        if ssrcs == self._refused or self.on_refuse is None:
+            return
+        for stream in streams:
+            if stream.ssrc not in self._refused:
+                stream.interrupt()
+        self._refused = ssrcs
+        self.on_refuse(ssrcs)
 
     def remove_producer(self, producer: Producer) -> None:
         """Called by the producer as it closes."""

@@ -107,7 +107,7 @@ class Rooms:
         # Owned
         self._rooms: dict[str, _Entry] = {}
         self._memberships: dict[str, set[str]] = {}  # user id → room ids, as in the entries' members
-        self._ticker = Ticker()
+        self._ticker = Ticker(media.watch)
         self._ids = count(1)
         self._refusing = False
 

@@ -81,6 +81,8 @@ class RoomMedia:
     """None: rooms have no live streams."""
     turn: TurnServers | None = None
     """None: clients are told of no TURN server."""
+    watch: Callable[[float, float], bool] | None = None
+    """Called with every tick of all rooms, see :class:`Ticker`."""
 
     @classmethod
     def over(
@@ -93,9 +95,9 @@ class RoomMedia:
         turn: TurnServers | None = None,
     ) -> Self:
         """The real thing, on the process's media sockets. Both timeouts (seconds) are a transport's."""
-        router = partial(Router, batch=endpoint.batch)
+        router = partial(Router, batch=endpoint.batch, overload=endpoint.load.overload)
         transport = partial(WebRtcTransport, endpoint, connect_timeout=connect_timeout, consent_timeout=consent_timeout)
-        return cls(router, transport, live, turn)
+        return cls(router, transport, live, turn, endpoint.load.tick)
 
 
 def room_not_found() -> RequestError:

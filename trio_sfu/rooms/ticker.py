@@ -4,6 +4,7 @@ A sleep of trio's costs as much as forwarding several packets, and a hundred roo
 second. Owned by the registry; rooms wait for it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -14,9 +15,14 @@ TICK_SECONDS: Final = 0.020
 
 
 class Ticker:
-    """Wakes all who :meth:`wait`, together, every 20 ms; sleeps as long as nobody waits."""
+    """Wakes all who :meth:`wait`, together, every 20 ms; sleeps as long as nobody waits.
 
-    def __init__(self) -> None:
+    ``watch``, where it is given, is called with each tick: how late it has come and the time, in seconds. It returns
+    whether there must be a next one, be anybody waiting for it or not.
+    """
+
+    def __init__(self, watch: Callable[[float, float], bool] | None = None) -> None:
+        self._watch: Final = watch
         self._waiting: Final = trio.lowlevel.ParkingLot()
         self._wanted = trio.Event()
 
@@ -25,7 +31,12 @@ class Ticker:
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
-            await trio.sleep(TICK_SECONDS)
+            due = trio.current_time() + TICK_SECONDS
+            await trio.sleep_until(due)
+            if self._watch is not None:
+                now = trio.current_time()
+                if self._watch(now - due, now):
+                    self._wanted.set()
             self._waiting.unpark_all()
 
     async def wait(self) -> None:

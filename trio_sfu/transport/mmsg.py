@@ -93,9 +93,12 @@ class BatchReceiver:
         self._places = [slice(start, start + length) for start in range(0, slots * _NAME_BYTES, _NAME_BYTES)]
         self._pointer = _ffi.from_buffer(self._messages)
 
-    def receive(self) -> int:
-        """The number of datagrams received; 0 where none waits. Raises :class:`OSError` on a dead socket."""
-        count: int = _libc.recvmmsg(self._fd, self._pointer, self.slots, 0, _ffi.NULL)
+    def receive(self, most: int) -> int:
+        """The number of datagrams received, ``most`` (at least 1, at most ``slots``) or fewer; 0 where none waits.
+
+        Raises :class:`OSError` on a dead socket.
+        """
+        count: int = _libc.recvmmsg(self._fd, self._pointer, most, 0, _ffi.NULL)
         if count >= 0:
             return count
         if _ffi.errno in _PASSING:

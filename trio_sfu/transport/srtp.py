@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from pylibsrtp import Error, Policy, Session
 from pylibsrtp._binding import ffi, lib
 
-__all__ = ["AUTH_FAILED", "REPLAYED", "Error", "SrtpReceiver", "SrtpSender", "pointer_to"]
+__all__ = ["AUTH_FAILED", "REPLAYED", "Error", "SrtpReceiver", "SrtpSender", "pointer_to", "ssrc_at"]
 
 SrtpProfile = Literal["AEAD_AES_128_GCM", "AEAD_AES_256_GCM", "AES128_CM_SHA1_80"]
 
@@ -37,6 +37,11 @@ REPLAYED: Final = frozenset((9, 10))  # srtp_err_status_replay_fail, srtp_err_st
 def pointer_to(buffer: bytearray) -> Any:
     """A ``char *`` to the start of ``buffer``, which stays locked in size while the pointer lives."""
     return ffi.cast("char *", ffi.from_buffer(buffer))
+
+
+def ssrc_at(pointer: Any) -> int:
+    """The SSRC of the RTP packet at ``pointer``; 12 bytes must be there to read."""
+    return int.from_bytes(ffi.buffer(pointer + 8, 4)[:], "big")
 
 
 def _session(profile: SrtpProfile, key: bytes, direction: int) -> Session:

@@ -20,6 +20,8 @@ import trio
 from trio_sfu.protocols.dtls import DtlsCertificate, DtlsContext
 from trio_sfu.protocols.ice import peek_local_ufrag, unauthenticated_error
 from trio_sfu.transport.addresses import ListenAddress
+from trio_sfu.transport.backlog import TURN_SECONDS, Backlog
+from trio_sfu.transport.load import LoadWatch
 from trio_sfu.transport.mmsg import SLOT, BatchReceiver, BatchSender
 from trio_sfu.transport.path import DatagramOwner, MediaSocket, Path
 from trio_sfu.transport.srtp import pointer_to
@@ -35,7 +37,6 @@ logger = logging.getLogger(__name__)
 
 _ArrivalT = TypeVar("_ArrivalT")
 
-_ROUNDS: Final = 8  # batches drained before trio runs other tasks
 _BUFFER_WANTED: Final = 8 << 20  # a frame of every producer arrives as one burst
 _STRANGERS_PER_SECOND: Final = 2000  # STUN that names no transport and is answered
 _SO_MEMINFO: Final = 55
@@ -47,7 +48,7 @@ _SO_SNDBUFFORCE: Final = 32
 class EndpointCounters:
     """Datagrams received and dropped, by reason, over all sockets of an endpoint."""
 
-    __slots__ = ("early", "invalid", "limited", "octets", "received", "replayed", "unauthentic", "unknown")
+    __slots__ = ("early", "invalid", "limited", "octets", "received", "refused", "replayed", "unauthentic", "unknown")
 
     def __init__(self) -> None:
         self.received = 0
@@ -57,6 +58,7 @@ class EndpointCounters:
         self.limited = 0  # over the rate for strangers
         self.early = 0  # SRTP before its transport was connected
         self.replayed = 0  # SRTP that had come before, or too late to tell
+        self.refused = 0  # video that nobody was to be sent for want of time
         self.unauthentic = 0  # SRTP whose authentication failed
 
 
@@ -76,6 +78,7 @@ class UdpSocket(MediaSocket):
         # Owned
         self.sender: Final = BatchSender(sock, self._arena_memory)
         self._receiver = BatchReceiver(sock)
+        self.backlog: Final = Backlog(sock, self._receiver.slots)
         slots = range(self._receiver.slots)
         buffer = memoryview(self._receiver.buffer)
         base = pointer_to(self._receiver.buffer)
@@ -107,15 +110,22 @@ class UdpSocket(MediaSocket):
 
     async def run(self) -> None:
         """Receive until cancelled."""
-        receiver = self._receiver
+        receiver, backlog = self._receiver, self.backlog
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            for _ in range(_ROUNDS):
-                count = receiver.receive()
+            now = trio.current_time()
+            over = now + TURN_SECONDS
+            while now < over:
+                most = backlog.most
+                count = receiver.receive(most)
                 if count:
-                    self._endpoint.run_batch(self.handle, count, trio.current_time())
-                if count < receiver.slots:
+                    self._endpoint.run_batch(self.handle, count, now)
+                if count < most:
+                    if backlog.standing:
+                        backlog.end()
                     break
+                before, now = now, trio.current_time()
+                backlog.stand(now - before)
 
     def handle(self, count: int, now: float, touched: dict[DatagramOwner, None]) -> None:
         """Hand on the ``count`` datagrams just received; owners that got media are added to ``touched``."""
@@ -194,6 +204,7 @@ class UdpEndpoint:
         self.sockets: list[UdpSocket] = []
         self.tcp: list[TcpSocket] = []
         self.dtls: Final = DtlsContext(DtlsCertificate.generate())
+        self.load: Final = LoadWatch(self.sockets, self.counters)
         self.in_batch = False
         self._owners: dict[str, DatagramOwner] = {}
         self._strangers = float(_STRANGERS_PER_SECOND)

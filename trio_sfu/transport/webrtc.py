@@ -24,6 +24,7 @@ from trio_sfu.media.stats import DtlsState, IceState, TransportTuple
 from trio_sfu.protocols.dtls import DtlsSession
 from trio_sfu.protocols.ice import IceLite, generate_pwd, generate_ufrag
 from trio_sfu.transport.path import MediaSocket, Path
+from trio_sfu.transport.refusal import REFUSED, RefusingReceiver
 from trio_sfu.transport.sink import SrtpSink
 from trio_sfu.transport.srtp import REPLAYED, SrtpReceiver
 from trio_sfu.transport.udp import UdpEndpoint
@@ -77,7 +78,8 @@ class WebRtcTransport:
         self._paths: set[Path] = set()  # those with a route at the endpoint
         self._ufrags: tuple[str, ...] = ()  # those that are registered there
         self._early: list[bytes] = []
-        self._receiver: SrtpReceiver | None = None
+        self._receiver: SrtpReceiver | RefusingReceiver | None = None
+        self._srtp: SrtpReceiver | None = None  # the receiver, or the one behind it
         self.sink: SrtpSink | None = None
         self.session: Final = RtpSession(
             clock=trio.current_time,
@@ -86,6 +88,7 @@ class WebRtcTransport:
             on_abuse=self._fail,
             random=_RANDOM,
         )
+        self.session.on_refuse = self._refuse
         self._wake = trio.Event()
         # Derived
         self.ice_candidates: Final = _candidates(endpoint)
@@ -252,7 +255,7 @@ class WebRtcTransport:
         self._register(())
         self._router.remove_session(self.session)
         self._early.clear()
-        self._receiver = None
+        self._receiver = self._srtp = None
 
     def fault(self, error: Exception) -> None:
         """A bug showed in the handling of this transport's packets. Called by the endpoint and the session."""
@@ -324,10 +327,17 @@ class WebRtcTransport:
             if size > 0:
                 self.session.receive_rtp(view[:size], now)
                 return
-        if -size in REPLAYED:
+        if size == -REFUSED:
+            self._endpoint.counters.refused += 1
+        elif -size in REPLAYED:
             self._endpoint.counters.replayed += 1
         else:
             self._endpoint.counters.unauthentic += 1
+
+    def _refuse(self, ssrcs: frozenset[int]) -> None:
+        """Drop what comes of these streams, see :attr:`RtpSession.on_refuse`."""
+        if self._srtp is not None:
+            self._receiver = RefusingReceiver(self._srtp, ssrcs) if ssrcs else self._srtp
 
     def flush(self, now: float) -> None:
         """See :class:`trio_sfu.transport.path.DatagramOwner`."""
@@ -372,7 +382,7 @@ class WebRtcTransport:
         assert keys is not None
         if path is None:
             return
-        self._receiver = SrtpReceiver(keys.profile, keys.remote)
+        self._receiver = self._srtp = SrtpReceiver(keys.profile, keys.remote)
         self.sink = SrtpSink(keys, path, self.session.traffic)
         self.state = "connected"
         logger.debug("transport %s is connected to %s port %d", self.id, path.host, path.port)

@@ -166,8 +166,11 @@ class BandwidthControl:
 
 
 def _current(consumer: "Consumer", places: list[Layers], bitrates: tuple[int, ...]) -> int:
-    """What goes out to ``consumer`` now, of its options."""
-    if consumer.limit is None:
+    """What goes out to ``consumer`` now, of its options, or would if the server had the time for it.
+
+    What is only left out for that has shown before that the path carries it, and need not show it again.
+    """
+    if consumer.granted is None:
         return 0
-    allowed = [bitrate for layers, bitrate in zip(places, bitrates, strict=True) if consumer.limit.hold(layers)]
+    allowed = [bitrate for layers, bitrate in zip(places, bitrates, strict=True) if consumer.granted.hold(layers)]
     return allowed[-1] if allowed else bitrates[0]
