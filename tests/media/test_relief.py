@@ -310,7 +310,7 @@ def test_no_bandwidth_and_no_time_are_told_apart() -> None:
     assert seen.limit is None
     seen.set_limit(None)
     room.overload.keep = 1.0
-    room.run(0.1)
+    room.call.router.tick(room.call.now)
     assert seen.limit is None
 
 

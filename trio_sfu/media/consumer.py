@@ -288,7 +288,7 @@ class Consumer:
     def _prepare(self, now: float) -> None:
         """See to it that there is a keyframe when the consumer begins, be it still paused or not connected."""
         stream = self.target
-        if stream is None or stream.keyframes is None or self.producer.paused:
+        if stream is None or stream.keyframes is None or self.producer.paused or self.limit is None:
             return
         if now - stream.keyframes.last_keyframe > _YOUNG_KEYFRAME_SECONDS:
             self.producer.request_keyframe(stream, now, urgent=not self._shows_something(now))
