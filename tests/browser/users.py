@@ -21,6 +21,16 @@ _CONSUMERS = """async (count) => {
   }
 }"""
 
+# Whether an event of this name has come, as soon as it has, or after 20 s.
+_HAS_COME = """async (name) => {
+  const deadline = performance.now() + 20_000;
+  for (;;) {
+    const found = (await window.sfu.events()).some((event) => event.name === name);
+    if (found || performance.now() > deadline) return found;
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}"""
+
 
 class User:
     """``window.sfu`` of one page: ``user.call("join", room)`` is ``await sfu.join(room)``."""
@@ -48,6 +58,10 @@ class User:
         """Wait until the user has ``count`` consumers. (Playwright takes a predicate's promise for true.)"""
         found = self.page.evaluate(_CONSUMERS, count)
         assert found == count, f"{found} consumers, not {count}"
+
+    def wait_event(self, name: str) -> None:
+        """Wait until such an event has come."""
+        assert self.page.evaluate(_HAS_COME, name), f"no {name}"
 
     def join(self, room: str | None = None, *, audio: bool = True, video: str | None = "VP8") -> str:
         """Join ``room`` or make one, load the device, and produce; returns the room's id."""
