@@ -583,7 +583,7 @@ async def test_the_router_ticks_while_a_transport_is_connected(autojump_clock: M
         connect = m.ConnectProducerTransport(dtls_parameters=dtls_parameters())
         await world.ok("a", connect, m.TransportConnected)
         await trio.sleep(1.01)
-        assert len(router.ticks) == 51
+        assert len(router.ticks) == 50
         world.media.transports[0].lose()
         await trio.sleep(0.05)
         ticks = len(router.ticks)

@@ -208,10 +208,12 @@ class Room:
             if not self._ticking:
                 self._tick_wanted = trio.Event()
                 await self._tick_wanted.wait()
-            now = trio.current_time()
-            self.router.tick(now)
-            self.speakers.tick(now)
-            await ticker.wait()
+            await ticker.drive(self._tick)
+
+    def _tick(self, now: float) -> bool:
+        self.router.tick(now)
+        self.speakers.tick(now)
+        return bool(self._ticking)
 
     def _join(self, envelope: RequestEnvelope, name: str | None) -> None:
         peer = self._peers.get(envelope.user_id)
