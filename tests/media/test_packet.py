@@ -244,8 +244,6 @@ def test_batch() -> None:
     assert batch.runs == runs_of(batch.sizes)
     assert batch.first_keyframe == 2
     assert batch.newest is packets[1]
-    assert batch.after(0) is batch
-    assert list(batch.after(2)) == packets[2:]
     assert Batch(packets[:1]).first_keyframe is None
     assert Batch(packets[:1]).runs == [(1, packets[0].size, packets[0].size)]
 

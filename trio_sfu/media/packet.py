@@ -209,7 +209,3 @@ class Batch:
 
     def __iter__(self) -> Iterator[Packet]:
         return iter(self.packets)
-
-    def after(self, index: int) -> "Batch":
-        """The batch from ``index`` on."""
-        return Batch(self.packets[index:]) if index else self
