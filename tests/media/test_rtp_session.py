@@ -655,3 +655,24 @@ def test_where_nothing_waits_ticks_matter_ten_times_a_second(monkeypatch: pytest
     consumer.resume()
     call.pass_time(0.1)
     assert len(looked) == 5
+
+
+def test_what_a_tick_brings_about_is_looked_at_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where bandwidth is divided anew, and a consumer begins again that waits for a keyframe."""
+    call = Call()
+    sender, viewer = call.session(), call.session()
+    call.consume(viewer, call.produce_video(sender))
+    sender.feed(video(0, key=True))
+    call.pass_time(0.1)
+    looked: list[float] = []
+
+    def hurried(_: BandwidthControl, __: Collection[Consumer], now: float) -> bool:
+        looked.append(now)
+        if len(looked) == 1:
+            viewer.session.hurry()
+        return False
+
+    monkeypatch.setattr(BandwidthControl, "tick", hurried)
+    call.pass_time(0.14)
+    assert looked[1] - looked[0] == pytest.approx(0.02)
+    assert len(looked) == 2

@@ -441,6 +441,7 @@ class RtpSession:
         """What is due by the clock: retries of NACKs and keyframe requests, feedback, reports. Every 20 ms."""
         if now < self._next_tick or self.sink is None:
             return
+        self._next_tick = now + _IDLE_SECONDS  # unless what follows is in a hurry
         waiting = False
         for stream, producer in self._incoming.values():
             if not stream.has_requests:
@@ -468,8 +469,8 @@ class RtpSession:
             for consumer in self.consumers.values():
                 consumer.update_score()
             self._sample(now)
-        if not waiting:
-            self._next_tick = now + _IDLE_SECONDS
+        if waiting:
+            self.hurry()
 
     def _send_nack(self, stream: IncomingStream, lost: tuple[int, ...]) -> None:
         self.hurry()
