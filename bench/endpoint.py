@@ -16,7 +16,7 @@ from bench import rtcp
 from bench.dtls import ClientIdentity
 from bench.native import Generator
 from bench.peer import ClientTransport, RemoteParameters
-from bench.peers import Expected
+from bench.peers import Expected, LocalParameters
 from bench.recipe import Recipe
 from bench.rtp import StreamFormat, parse_rtp
 from bench.srtp_keys import gcm_session_keys
@@ -201,6 +201,11 @@ def _forget(stream: Any, number: int) -> bool:
 
 def connected(endpoints: Sequence[Endpoint]) -> bool:
     return all(endpoint.transport.state == "connected" for endpoint in endpoints)
+
+
+def local_parameters(identity: ClientIdentity, credentials: tuple[str, str], sock: socket.socket) -> LocalParameters:
+    """What signalling is told of a transport that is about to be."""
+    return LocalParameters(*credentials, identity.fingerprint, local_port(sock))
 
 
 def local_port(sock: socket.socket) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import select
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +20,10 @@ from typing import Final, Self
 
 from bench.cases import VIDEO_SIZE
 from bench.dtls import GCM, ClientIdentity
-from bench.endpoint import Endpoint, connected, local_port
+from bench.endpoint import Endpoint, connected, local_parameters
 from bench.mmsg import open_local_socket
 from bench.peer import RemoteParameters, TransportError, ice_credentials
-from bench.peers import LocalParameters, Session
+from bench.peers import Session
 from bench.peers.trio_sfu_driver import TrioSfuDriver
 from bench.plots import Plot
 from bench.report import Section, run
@@ -84,7 +83,7 @@ class Crowd:
         number, session = user
         credentials, sock = ice_credentials(), open_local_socket()
         publishers = [self._senders[number]] if consume else []
-        subscription = session.subscribe(self._local(credentials, sock), publishers)
+        subscription = session.subscribe(local_parameters(self._identity, credentials, sock), publishers)
         self._begin(Endpoint(subscription.remote, self._identity, credentials, sock))
 
     def settle(self) -> None:
@@ -115,11 +114,8 @@ class Crowd:
 
     def _publish(self, session: Session, formats: Sequence[StreamFormat]) -> None:
         credentials, sock = ice_credentials(), open_local_socket()
-        remote: RemoteParameters = session.publish(self._local(credentials, sock), formats)
+        remote: RemoteParameters = session.publish(local_parameters(self._identity, credentials, sock), formats)
         self._begin(Endpoint(remote, self._identity, credentials, sock))
-
-    def _local(self, credentials: tuple[str, str], sock: socket.socket) -> LocalParameters:
-        return LocalParameters(*credentials, self._identity.fingerprint, local_port(sock))
 
     def _begin(self, endpoint: Endpoint) -> None:
         self._endpoints.append(endpoint)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import select
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,11 @@ from typing import Any, Final, Self
 
 from bench.cases import AUDIO_SIZE, FRAMES_PER_SECOND, VIDEO_SIZE, Case
 from bench.dtls import GCM, ClientIdentity
-from bench.endpoint import Endpoint, connected, local_port
+from bench.endpoint import Endpoint, connected, local_parameters, local_port
 from bench.mmsg import open_local_socket, queue_drops
 from bench.native import Generator
 from bench.peer import TransportError, ice_credentials
-from bench.peers import LocalParameters, Running, Session
+from bench.peers import Running, Session
 from bench.recipe import Recipe, recipe, recording
 from bench.rtp import StreamFormat
 from bench.server_process import resident_memory
@@ -363,21 +362,18 @@ class Scene:
         if self.case.audio:
             formats.append(StreamFormat.opus(size=AUDIO_SIZE, mid="1" if self.case.video else "0"))
         credentials, sock = ice_credentials(), open_local_socket()
-        remote = session.publish(self._local(credentials, sock), formats)
+        remote = session.publish(local_parameters(self._identity, credentials, sock), formats)
         endpoint = Endpoint(remote, self._identity, credentials, sock)
         endpoint.formats = tuple(formats)
         return self._begin(endpoint)
 
     def _subscribe(self, session: Session, others: Sequence[Session]) -> Endpoint:
         credentials, sock = ice_credentials(), open_local_socket()
-        subscription = session.subscribe(self._local(credentials, sock), others)
+        subscription = session.subscribe(local_parameters(self._identity, credentials, sock), others)
         endpoint = Endpoint(subscription.remote, self._identity, credentials, sock)
         endpoint.expected = subscription.streams
         endpoint.transport_cc_id = subscription.transport_cc_id
         return self._begin(endpoint)
-
-    def _local(self, credentials: tuple[str, str], sock: socket.socket) -> LocalParameters:
-        return LocalParameters(*credentials, self._identity.fingerprint, local_port(sock))
 
     def _begin(self, endpoint: Endpoint) -> Endpoint:
         self._endpoints.append(endpoint)

@@ -58,6 +58,7 @@ FILES: Final = {
     "media/packet.py": "rewrite",
     "media/layout.py": "rewrite",
     "media/consumer.py": "route",
+    "media/outgoing_numbers.py": "route",
     "media/rtp_session.py": "route",
     "media/incoming_stream.py": "route",
     "media/packet_cache.py": "route",

@@ -47,6 +47,8 @@ class Frame(NamedTuple):
     """Packets that differ by their two numbers only, which go on one by one."""
 
     bodies: list[bytes]
+    gap: bytes
+    """Behind each."""
     head: int
     first_number: int
     """The first one's sequence number."""
@@ -110,7 +112,7 @@ def _frame(
         at += count
     marked = [row[0] for row in rows if row[1] & _MARKER]
     bodies = [packet.body for packet in packets]
-    return Frame(bodies, head & ~_MARKER, first_number, timestamp, words, columns, marked)
+    return Frame(bodies, bytes(gap), head & ~_MARKER, first_number, timestamp, words, columns, marked)
 
 
 def shift_ids(
@@ -234,7 +236,7 @@ class Stamp:
         abs_send_time: int,
     ) -> int:
         """As :meth:`write`, column by column; ``number`` is the last transport-wide one."""
-        bodies, head, first_number, timestamp, words, columns, marked = frame
+        bodies, gap, head, first_number, timestamp, words, columns, marked = frame
         prefix = _NARROW.pack(
             head,
             0,
@@ -248,7 +250,6 @@ class Stamp:
             self.mid_head,
             self.mid,
         )
-        gap = bytes(columns[0][1] - NARROW_PREFIX - len(bodies[0]))
         body, behind = start + NARROW_PREFIX, start + size - len(gap)
         arena[start:body] = prefix
         arena[body:behind] = (gap + prefix).join(bodies)
